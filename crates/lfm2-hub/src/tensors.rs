@@ -1,0 +1,51 @@
+//! The one way to tensors: [`TensorSource`].
+
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+
+use crate::Result;
+
+/// How a tensor's elements are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredType {
+    /// Plain floats: `F32`, `F16` or `BF16`.
+    Dense(DType),
+    /// GGML blocks.
+    Quantized(GgmlDType),
+}
+
+/// What is known of a tensor before its data is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Dimensions, outermost first, as in safetensors: a linear weight is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// The storage type.
+    pub stored: StoredType,
+}
+
+/// A set of named tensors: safetensors shards, a GGUF file, random numbers or trainable variables.
+///
+/// Names are those of the published safetensors checkpoints
+/// (`model.layers.0.conv.in_proj.weight`), also for GGUF files. Stacked expert tensors of GGUF files
+/// appear as `….feed_forward.experts.{w1,w2,w3}.weight` with shape `[experts, out, in]`.
+pub trait TensorSource: Send + Sync {
+    /// All tensor names, in no particular order.
+    fn names(&self) -> Vec<String>;
+
+    /// Shape and storage of one tensor; `None` when there is no such tensor.
+    fn info(&self, name: &str) -> Option<TensorInfo>;
+
+    /// One tensor as plain numbers of type `dtype` (dequantised where it is stored in blocks).
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`](crate::Error::MissingTensor), or a read or device failure.
+    fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// One tensor in its stored blocks; `None` when it is stored as plain floats.
+    ///
+    /// # Errors
+    /// As [`TensorSource::dense`].
+    fn quantized(&self, name: &str, device: &Device) -> Result<Option<Arc<QTensor>>>;
+}
