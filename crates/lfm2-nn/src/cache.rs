@@ -1,0 +1,403 @@
+//! The state of running sequences: keys and values of attention, the window of convolutions.
+//!
+//! A [`Cache`] holds any number of rows, one sequence each, all independent: rows may differ in
+//! length, join and leave. Only real tokens are stored, never padding. The cache knows nothing of
+//! weights; what it must know of a model is in its [`CacheLayout`].
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// Shape of one layer's state for one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerShape {
+    /// Keys and values of `kv_heads` heads of `head_dim` numbers per token.
+    Kv {
+        /// Heads of keys and values.
+        kv_heads: usize,
+        /// Numbers per head.
+        head_dim: usize,
+    },
+    /// The last `width` gated inputs of `channels` channels (`width` is the kernel's width - 1).
+    Conv {
+        /// Channels.
+        channels: usize,
+        /// Kept positions; 0 for a kernel of width 1.
+        width: usize,
+    },
+}
+
+/// What a model's state looks like, layer by layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheLayout {
+    /// One entry per layer.
+    pub layers: Vec<LayerShape>,
+}
+
+impl CacheLayout {
+    /// How many tokens before a position have to be replayed to rebuild the convolution states
+    /// there: the sum of all kept windows, `(L-1) * conv layers`.
+    ///
+    /// After k convolutions an unknown start has spoilt k * (L-1) positions and no more, since
+    /// attention reads the cached keys and values, which are right.
+    pub fn replay_len(&self) -> usize {
+        let windows = self.layers.iter().map(|l| match l {
+            LayerShape::Conv { width, .. } => *width,
+            LayerShape::Kv { .. } => 0,
+        });
+        windows.sum()
+    }
+
+    /// Bytes of one row that holds `tokens` tokens, with `kv` numbers for keys and values.
+    pub fn bytes(&self, tokens: usize, kv: DType) -> usize {
+        let layers = self.layers.iter().map(|l| match l {
+            LayerShape::Kv { kv_heads, head_dim } => 2 * kv_heads * head_dim * tokens * kv.size_in_bytes(),
+            LayerShape::Conv { channels, width } => channels * width * DType::F32.size_in_bytes(),
+        });
+        layers.sum()
+    }
+}
+
+/// What a new cache should be able to hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct CacheSpec {
+    /// Number of rows (sequences).
+    pub rows: usize,
+    /// Tokens to make room for at once; a row that grows past it doubles its room.
+    pub capacity: usize,
+    /// Number type of keys and values; `None` is the model's activation type.
+    pub kv_dtype: Option<DType>,
+}
+
+impl CacheSpec {
+    /// Room for `rows` sequences.
+    pub fn rows(rows: usize) -> Self {
+        Self { rows, capacity: 256, kv_dtype: None }
+    }
+
+    /// Makes room for `tokens` tokens per row from the start.
+    pub fn with_capacity(mut self, tokens: usize) -> Self {
+        self.capacity = tokens;
+        self
+    }
+
+    /// Stores keys and values as `dtype`: `F32`, `F16` or `BF16`.
+    pub fn with_kv_dtype(mut self, dtype: DType) -> Self {
+        self.kv_dtype = Some(dtype);
+        self
+    }
+}
+
+/// Keys and values of one layer and row: tensors of `(kv_heads, capacity, head_dim)` of which the
+/// first [`Row::len`] positions are valid.
+#[derive(Debug)]
+pub struct KvSlot {
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+impl KvSlot {
+    fn new(kv_heads: usize, capacity: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), dtype, device);
+        Ok(Self { k: zeros()?, v: zeros()? })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.k.dims()[1]
+    }
+
+    /// Makes room for `needed` tokens, keeping the first `len`.
+    pub(crate) fn reserve(&mut self, len: usize, needed: usize) -> Result<()> {
+        if needed <= self.capacity() {
+            return Ok(());
+        }
+        let capacity = needed.max(2 * self.capacity());
+        let (kv_heads, _, head_dim) = self.k.dims3()?;
+        let grown = Self::new(kv_heads, capacity, head_dim, self.k.dtype(), self.k.device())?;
+        if len > 0 {
+            grown.k.slice_set(&self.k.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+            grown.v.slice_set(&self.v.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+        }
+        *self = grown;
+        Ok(())
+    }
+}
+
+/// One layer's state of one row.
+#[derive(Debug)]
+pub enum LayerCache {
+    /// Of an attention layer.
+    Kv(KvSlot),
+    /// Of a short convolution: the last gated inputs, `(width, channels)`, oldest first. Values
+    /// before the first position are zero.
+    Conv(Tensor),
+}
+
+impl LayerCache {
+    fn new(shape: &LayerShape, capacity: usize, kv: DType, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(match *shape {
+            LayerShape::Kv { kv_heads, head_dim } => {
+                Self::Kv(KvSlot::new(kv_heads, capacity, head_dim, kv, device)?)
+            }
+            LayerShape::Conv { channels, width } => Self::Conv(Tensor::zeros((width, channels), dtype, device)?),
+        })
+    }
+
+    fn fork(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Kv(slot) => Self::Kv(KvSlot { k: slot.k.copy()?, v: slot.v.copy()? }),
+            Self::Conv(state) => Self::Conv(state.copy()?),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
+        match self {
+            Self::Kv(slot) => size(&slot.k) + size(&slot.v),
+            Self::Conv(state) => size(state),
+        }
+    }
+}
+
+/// What was fed at one position, kept so that convolution states can be rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fed {
+    Id(u32),
+    /// Came as an embedding; cannot be replayed from the cache alone.
+    Embedding,
+}
+
+/// One sequence: its state in every layer and the tokens it was fed.
+#[derive(Debug)]
+pub struct Row {
+    pub(crate) layers: Vec<LayerCache>,
+    pub(crate) fed: Vec<Fed>,
+}
+
+impl Row {
+    /// Tokens in this sequence.
+    pub fn len(&self) -> usize {
+        self.fed.len()
+    }
+
+    /// Whether nothing was fed yet.
+    pub fn is_empty(&self) -> bool {
+        self.fed.is_empty()
+    }
+
+    /// The state of layer `layer`.
+    pub fn layer(&self, layer: usize) -> Option<&LayerCache> {
+        self.layers.get(layer)
+    }
+}
+
+/// A position in a row that [`Decoder::rewind`](crate::Decoder::rewind) can go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The row.
+    pub row: usize,
+    /// Its number of tokens when the mark was made.
+    pub len: usize,
+}
+
+/// The state of a group of sequences; see the [module](self) documentation.
+#[derive(Debug)]
+pub struct Cache {
+    layout: CacheLayout,
+    spec: CacheSpec,
+    dtype: DType,
+    device: Device,
+    rows: Option<Vec<Row>>,
+}
+
+impl Cache {
+    /// An empty cache for a model of this layout whose activations are `dtype`.
+    pub fn new(layout: CacheLayout, spec: CacheSpec, dtype: DType, device: &Device) -> Self {
+        let rows = (0..spec.rows).map(|_| Row { layers: Vec::new(), fed: Vec::new() }).collect();
+        Self { layout, spec, dtype, device: device.clone(), rows: Some(rows) }
+    }
+
+    /// A cache that remembers nothing: every forward pass starts from empty sequences, `rows` of
+    /// them. For training and for encoders, where it also lets gradients through.
+    pub fn stateless(rows: usize) -> Self {
+        let layout = CacheLayout { layers: Vec::new() };
+        Self { layout, spec: CacheSpec::rows(rows), dtype: DType::F32, device: Device::Cpu, rows: None }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows.as_ref().map_or(self.spec.rows, Vec::len)
+    }
+
+    /// Tokens in row `row`; 0 for a row that does not exist.
+    pub fn len(&self, row: usize) -> usize {
+        self.row(row).map_or(0, Row::len)
+    }
+
+    /// Whether no row holds a token.
+    pub fn is_empty(&self) -> bool {
+        (0..self.rows()).all(|row| self.len(row) == 0)
+    }
+
+    /// The state of row `row`; `None` outside the cache or in a stateless one.
+    pub fn row(&self, row: usize) -> Option<&Row> {
+        self.rows.as_ref()?.get(row)
+    }
+
+    /// The ids row `row` was fed; `None` where a position came as an embedding.
+    pub fn fed_ids(&self, row: usize) -> Vec<Option<u32>> {
+        let fed = self.row(row).map_or(&[][..], |r| &r.fed);
+        fed.iter().map(|f| if let Fed::Id(id) = f { Some(*id) } else { None }).collect()
+    }
+
+    /// The model facts this cache was made for.
+    pub fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
+    /// Number type of keys and values.
+    pub fn kv_dtype(&self) -> DType {
+        self.spec.kv_dtype.unwrap_or(self.dtype)
+    }
+
+    /// The present end of row `row`.
+    pub fn mark(&self, row: usize) -> Mark {
+        Mark { row, len: self.len(row) }
+    }
+
+    /// Bytes held now.
+    pub fn bytes(&self) -> usize {
+        let rows = self.rows.iter().flatten();
+        rows.flat_map(|r| &r.layers).map(LayerCache::bytes).sum()
+    }
+
+    /// Forgets every token of every row, convolution states included.
+    pub fn clear(&mut self) {
+        for row in self.rows.iter_mut().flatten() {
+            row.layers.clear();
+            row.fed.clear();
+        }
+    }
+
+    /// Forgets every token of one row; a row that does not exist is already empty.
+    pub fn clear_row(&mut self, row: usize) {
+        if let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) {
+            row.layers.clear();
+            row.fed.clear();
+        }
+    }
+
+    /// An independent copy of the whole cache.
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn fork(&self) -> Result<Self> {
+        let rows = self.rows.as_ref().map(|rows| rows.iter().map(fork_row).collect::<Result<Vec<_>>>());
+        Ok(Self {
+            layout: self.layout.clone(),
+            spec: self.spec,
+            dtype: self.dtype,
+            device: self.device.clone(),
+            rows: rows.transpose()?,
+        })
+    }
+
+    /// Appends a copy of row `row` and returns its number: the start of a second continuation.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn fork_row(&mut self, row: usize) -> Result<usize> {
+        let Some(rows) = self.rows.as_mut() else { bail!("a stateless cache has nothing to fork") };
+        let Some(source) = rows.get(row) else { bail!("row {row} is outside a cache of {} rows", rows.len()) };
+        let copy = fork_row(source)?;
+        rows.push(copy);
+        Ok(rows.len() - 1)
+    }
+
+    /// Appends an empty row and returns its number.
+    pub fn push_row(&mut self) -> usize {
+        if let Some(rows) = self.rows.as_mut() {
+            rows.push(Row { layers: Vec::new(), fed: Vec::new() });
+        } else {
+            self.spec.rows += 1;
+        }
+        self.rows() - 1
+    }
+
+    /// Removes row `row`; the last row takes its number.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn swap_remove_row(&mut self, row: usize) -> Result<()> {
+        let count = self.rows();
+        match self.rows.as_mut() {
+            Some(rows) if row < count => drop(rows.swap_remove(row)),
+            None if row < count => self.spec.rows -= 1,
+            _ => bail!("row {row} is outside a cache of {count} rows"),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_stateless(&self) -> bool {
+        self.rows.is_none()
+    }
+
+    /// The row's layers, made on first use, with room for `more` tokens in every attention layer.
+    pub(crate) fn prepare_row(&mut self, row: usize, more: usize) -> Result<()> {
+        let (kv, dtype, capacity) = (self.kv_dtype(), self.dtype, self.spec.capacity);
+        let Some(rows) = self.rows.as_mut() else { return Ok(()) };
+        let count = rows.len();
+        let Some(row) = rows.get_mut(row) else { bail!("row {row} is outside a cache of {count} rows") };
+        if row.layers.is_empty() {
+            let capacity = capacity.max(more).max(1);
+            let layers = self.layout.layers.iter();
+            row.layers =
+                layers.map(|s| LayerCache::new(s, capacity, kv, dtype, &self.device)).collect::<Result<_>>()?;
+        }
+        let len = row.len();
+        for layer in &mut row.layers {
+            if let LayerCache::Kv(slot) = layer {
+                slot.reserve(len, len + more)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of one layer in one row; `None` in a stateless cache.
+    pub(crate) fn slot(&mut self, row: usize, layer: usize) -> Option<&mut LayerCache> {
+        self.rows.as_mut()?.get_mut(row)?.layers.get_mut(layer)
+    }
+
+    pub(crate) fn append_fed(&mut self, row: usize, fed: impl IntoIterator<Item = Fed>) {
+        if let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) {
+            row.fed.extend(fed);
+        }
+    }
+
+    /// Cuts a row to `len` tokens and zeroes its convolution states; the caller replays.
+    pub(crate) fn truncate_row(&mut self, row: usize, len: usize) -> Result<()> {
+        let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) else {
+            bail!("there is no row {row} to cut");
+        };
+        row.fed.truncate(len);
+        for layer in &mut row.layers {
+            if let LayerCache::Conv(state) = layer {
+                *state = state.zeros_like()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows; `None` in a stateless cache.
+    pub(crate) fn all_rows(&self) -> Option<&[Row]> {
+        self.rows.as_deref()
+    }
+
+    pub(crate) fn set_rows(&mut self, rows: Vec<Row>) {
+        self.rows = Some(rows);
+    }
+}
+
+fn fork_row(row: &Row) -> Result<Row> {
+    let layers = row.layers.iter().map(LayerCache::fork).collect::<Result<_>>()?;
+    Ok(Row { layers, fed: row.fed.clone() })
+}
