@@ -1,1 +1,5 @@
-//! placeholder
+//! From a conversation to the text a model answers with.
+
+mod error;
+
+pub use error::{Error, Result};
