@@ -373,18 +373,41 @@ impl Cache {
         }
     }
 
-    /// Cuts a row to `len` tokens and zeroes its convolution states; the caller replays.
-    pub(crate) fn truncate_row(&mut self, row: usize, len: usize) -> Result<()> {
-        let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) else {
+    /// Cuts a row to `len` tokens and returns the ids that have to be replayed
+    /// ([`PassKind::Replay`](crate::PassKind::Replay)) to make it whole again: the row then ends
+    /// right before them, with empty convolution states. No ids means it is whole already.
+    ///
+    /// # Errors
+    /// When the row is shorter than `len`, or was fed embeddings where ids are needed to replay; the
+    /// row is unchanged then.
+    pub fn cut(&mut self, row: usize, len: usize) -> Result<Vec<u32>> {
+        let replay = self.layout.replay_len();
+        let Some(found) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) else {
             bail!("there is no row {row} to cut");
         };
-        row.fed.truncate(len);
-        for layer in &mut row.layers {
+        if len > found.len() {
+            bail!("row {row} has {} tokens, it cannot be cut to {len}", found.len());
+        }
+        if len == found.len() {
+            return Ok(Vec::new());
+        }
+        if len == 0 {
+            self.clear_row(row);
+            return Ok(Vec::new());
+        }
+        let start = len.saturating_sub(replay);
+        let ids = found.fed[start..len].iter().map(|fed| match fed {
+            Fed::Id(id) => Ok(*id),
+            Fed::Embedding => bail!("row {row} was fed embeddings before token {len}, it cannot be cut there"),
+        });
+        let ids = ids.collect::<Result<Vec<_>>>()?;
+        found.fed.truncate(start);
+        for layer in &mut found.layers {
             if let LayerCache::Conv(state) = layer {
                 *state = state.zeros_like()?;
             }
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// All rows; `None` in a stateless cache.

@@ -1,0 +1,158 @@
+//! Grouped-query attention with normalised queries and keys.
+
+use candle_core::{Module, Result, Tensor, bail};
+
+use crate::cache::{KvSlot, LayerCache};
+use crate::ops::{self, Mask};
+use crate::{Bias, Linear, Pass, PassKind, RmsNorm, Span, Weights};
+
+/// Which keys a query sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Itself and everything before.
+    Causal,
+    /// Itself and the `window - 1` tokens before.
+    Sliding {
+        /// Keys seen, the query's own included.
+        window: usize,
+    },
+    /// The whole sequence, later tokens included.
+    Bidirectional,
+}
+
+/// The facts of one attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionConfig {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// Epsilon of the query and key norms.
+    pub eps: f64,
+    /// Which keys a query sees.
+    pub visibility: Visibility,
+    /// Which of the pass's rotary tables this layer uses.
+    pub rope: usize,
+    /// Whether each head's output is multiplied by a sigmoid of the layer input (LFM3).
+    pub gate: bool,
+}
+
+/// Tensor names of one attention layer; they differ between generations.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionNames {
+    /// Norm of the queries.
+    pub q_norm: &'static str,
+    /// Norm of the keys.
+    pub k_norm: &'static str,
+    /// Output projection.
+    pub out_proj: &'static str,
+}
+
+impl AttentionNames {
+    /// As in LFM2 checkpoints.
+    pub const LFM2: Self = Self { q_norm: "q_layernorm", k_norm: "k_layernorm", out_proj: "out_proj" };
+    /// As in LFM3 checkpoints.
+    pub const LFM3: Self = Self { q_norm: "q_norm", k_norm: "k_norm", out_proj: "o_proj" };
+}
+
+/// Grouped-query attention: project, normalise per head, rotate, attend, project.
+///
+/// Query head `h` uses key head `h / (heads / kv_heads)`; the scale is `1 / sqrt(head_dim)`.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    config: AttentionConfig,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    q_norm: RmsNorm,
+    k_norm: RmsNorm,
+    gate_proj: Option<Linear>,
+}
+
+impl Attention {
+    /// Loads the layer under `weights` (`….self_attn`).
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn load(config: AttentionConfig, names: AttentionNames, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let AttentionConfig { hidden, heads, kv_heads, head_dim, eps, gate, .. } = config;
+        let linear = |name: &str, input, output| weights.pp(name).linear(input, output, Bias::Without);
+        Ok(Self {
+            config,
+            q_proj: linear("q_proj", hidden, heads * head_dim)?,
+            k_proj: linear("k_proj", hidden, kv_heads * head_dim)?,
+            v_proj: linear("v_proj", hidden, kv_heads * head_dim)?,
+            out_proj: linear(names.out_proj, heads * head_dim, hidden)?,
+            q_norm: RmsNorm::load(&weights.pp(names.q_norm), head_dim, eps)?,
+            k_norm: RmsNorm::load(&weights.pp(names.k_norm), head_dim, eps)?,
+            gate_proj: if gate { Some(linear("gate_proj", hidden, heads)?) } else { None },
+        })
+    }
+
+    /// `(tokens, hidden)` to `(tokens, hidden)`; every segment of `pass` attends to its own past.
+    ///
+    /// # Errors
+    /// When shapes disagree or the device fails.
+    pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let AttentionConfig { heads, kv_heads, head_dim, rope, .. } = self.config;
+        let tokens = x.dim(0)?;
+        let Some(rope) = pass.ropes.get(rope) else { bail!("the pass has no rotary table {rope}") };
+        let q = self.q_proj.forward(x)?.reshape((tokens, heads, head_dim))?;
+        let k = self.k_proj.forward(x)?.reshape((tokens, kv_heads, head_dim))?;
+        let v = self.v_proj.forward(x)?.reshape((tokens, kv_heads, head_dim))?;
+        let q = rope.apply(&self.q_norm.forward(&q)?)?;
+        let k = rope.apply(&self.k_norm.forward(&k)?)?;
+
+        let spans = pass.spans().to_vec();
+        let mut mixed = Vec::with_capacity(spans.len());
+        for span in &spans {
+            mixed.push(self.attend_span(span, [&q, &k, &v], layer, pass)?);
+        }
+        let mixed = if let [one] = &mixed[..] { one.clone() } else { Tensor::cat(&mixed, 0)? };
+        let mixed = match &self.gate_proj {
+            Some(gate) => mixed.broadcast_mul(&ops::sigmoid(&gate.forward(x)?)?.unsqueeze(2)?)?,
+            None => mixed,
+        };
+        self.out_proj.forward(&mixed.reshape((tokens, heads * head_dim))?)
+    }
+
+    /// `(len, heads, head_dim)` for one segment.
+    fn attend_span(&self, span: &Span, qkv: [&Tensor; 3], layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let kind = pass.kind();
+        let [q, k, v] = qkv;
+        let own = |t: &Tensor| t.narrow(0, span.start, span.len);
+        let scale = 1.0 / (self.config.head_dim as f64).sqrt();
+        let mask = |past, keys| Mask { visibility: self.config.visibility, past, keys };
+        match pass.cache.slot(span.row, layer) {
+            None => {
+                let by_head = |t: &Tensor| own(t)?.transpose(0, 1)?.contiguous();
+                ops::attention(&own(q)?, &by_head(k)?, &by_head(v)?, scale, mask(0, span.len))
+            }
+            Some(LayerCache::Kv(slot)) => {
+                if kind == PassKind::Extend {
+                    append(slot, &own(k)?, &own(v)?, span.past)?;
+                }
+                let keys = span.past + span.len;
+                if self.config.visibility == Visibility::Bidirectional && span.past > 0 {
+                    bail!("a bidirectional model reads a sequence at once, row {} has {} tokens", span.row, span.past);
+                }
+                ops::attention(&own(q)?, &slot.k, &slot.v, scale, mask(span.past, keys))
+            }
+            Some(LayerCache::Conv(_)) => bail!("layer {layer} is attention, its cache is a convolution's"),
+        }
+    }
+}
+
+/// Writes `(len, kv_heads, head_dim)` behind the first `past` positions of the slot.
+fn append(slot: &KvSlot, k: &Tensor, v: &Tensor, past: usize) -> Result<()> {
+    for (cache, new) in [(&slot.k, k), (&slot.v, v)] {
+        let new = new.transpose(0, 1)?.contiguous()?.to_dtype(cache.dtype())?;
+        cache.slice_set(&new, 1, past)?;
+    }
+    Ok(())
+}

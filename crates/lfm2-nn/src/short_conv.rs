@@ -1,0 +1,185 @@
+//! The gated short convolution, LFM2's main mixer.
+
+use candle_core::{Module, Result, Tensor, bail};
+
+use crate::cache::LayerCache;
+use crate::{Bias, Linear, Pass, Weights, ops};
+
+/// Which positions a convolution window covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// The position itself and the `L - 1` before.
+    Causal,
+    /// `L / 2` before and the rest from the position on: encoders.
+    Centred,
+}
+
+/// The facts of one convolution layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortConvConfig {
+    /// Width of the residual stream, also the number of channels.
+    pub hidden: usize,
+    /// Kernel width L.
+    pub width: usize,
+    /// Bias on both projections and on the kernel.
+    pub bias: Bias,
+    /// Which positions the window covers.
+    pub window: Window,
+}
+
+/// `[B, C, u] = in_proj(x); y = out_proj(C * conv(B * u))`, depthwise over time, with no activation
+/// function anywhere (LFM2 report, section on the architecture).
+#[derive(Debug, Clone)]
+pub struct ShortConv {
+    config: ShortConvConfig,
+    in_proj: Linear,
+    out_proj: Linear,
+    /// `(hidden, width)`; the last column meets the newest value of a causal window.
+    kernel: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl ShortConv {
+    /// Loads the layer under `weights` (`….conv`).
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn load(config: ShortConvConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let ShortConvConfig { hidden, width, bias, .. } = config;
+        let conv = weights.pp("conv");
+        Ok(Self {
+            config,
+            in_proj: weights.pp("in_proj").linear(hidden, 3 * hidden, bias)?,
+            out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?,
+            kernel: conv.conv_kernel(hidden, width)?,
+            bias: if bias == Bias::With { Some(conv.tensor("bias", &[hidden])?) } else { None },
+        })
+    }
+
+    /// `(tokens, hidden)` to `(tokens, hidden)`; every segment continues from its own state.
+    ///
+    /// # Errors
+    /// When shapes disagree or the device fails.
+    pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let bcu = self.in_proj.forward(x)?;
+        let mixed = if pass.cache.is_stateless() {
+            self.mix_stateless(&bcu, pass)?
+        } else {
+            self.mix_cached(&bcu, layer, pass)?
+        };
+        self.out_proj.forward(&mixed)
+    }
+
+    /// Offset of the position that tap `tap` of the kernel meets.
+    fn offset(&self, tap: usize) -> isize {
+        let before = match self.config.window {
+            Window::Causal => self.config.width - 1,
+            Window::Centred => self.config.width / 2,
+        };
+        tap as isize - before as isize
+    }
+
+    /// All segments at once from empty states: `width` shifted products, masked at the borders.
+    /// Every operation has a gradient.
+    fn mix_stateless(&self, bcu: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let gates = Gates::split(bcu, self.config.hidden)?;
+        let mut sum: Option<Tensor> = None;
+        for tap in 0..self.config.width {
+            let offset = self.offset(tap);
+            if offset.unsigned_abs() >= bcu.dim(0)? {
+                continue;
+            }
+            let mut g = shift(&gates.gated, offset)?;
+            if offset != 0 {
+                g = g.broadcast_mul(&pass.tap_mask(offset, &g)?)?;
+            }
+            let term = g.broadcast_mul(&self.tap(tap)?)?;
+            sum = Some(sum.map_or_else(|| Ok(term.clone()), |s| s + &term)?);
+        }
+        let Some(sum) = sum else { bail!("a convolution of width 0") };
+        gates.close(&sum, self.bias.as_ref())
+    }
+
+    /// One segment after another, each from its state, which is moved on.
+    fn mix_cached(&self, bcu: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let spans = pass.spans().to_vec();
+        let mut mixed = Vec::with_capacity(spans.len());
+        for span in &spans {
+            let Some(LayerCache::Conv(state)) = pass.cache.slot(span.row, layer) else {
+                bail!("layer {layer} is a convolution, its cache is not");
+            };
+            if self.config.window == Window::Centred && span.past > 0 {
+                bail!("a bidirectional model reads a sequence at once, row {} has {} tokens", span.row, span.past);
+            }
+            let own = bcu.narrow(0, span.start, span.len)?;
+            let causal = self.config.window == Window::Causal;
+            let y = match ops::short_conv(&own, &self.kernel, self.bias.as_ref(), causal.then_some(&*state)) {
+                Some(y) => y?,
+                None => self.mix_generic(&own, state)?,
+            };
+            mixed.push(y);
+        }
+        if let [one] = &mixed[..] { Ok(one.clone()) } else { Tensor::cat(&mixed, 0) }
+    }
+
+    /// One segment in plain tensor operations, for every device.
+    fn mix_generic(&self, bcu: &Tensor, state: &mut Tensor) -> Result<Tensor> {
+        let gates = Gates::split(bcu, self.config.hidden)?;
+        let len = bcu.dim(0)?;
+        let before = self.offset(0).unsigned_abs();
+        let after = self.config.width - 1 - before;
+        let history = match self.config.window {
+            Window::Causal => state.clone(),
+            Window::Centred => Tensor::zeros((before, self.config.hidden), bcu.dtype(), bcu.device())?,
+        };
+        let mut g = if before > 0 { Tensor::cat(&[&history, &gates.gated], 0)? } else { gates.gated.clone() };
+        if after > 0 {
+            g = g.pad_with_zeros(0, 0, after)?;
+        }
+        let mut sum = g.narrow(0, 0, len)?.broadcast_mul(&self.tap(0)?)?;
+        for tap in 1..self.config.width {
+            sum = (sum + g.narrow(0, tap, len)?.broadcast_mul(&self.tap(tap)?)?)?;
+        }
+        if self.config.window == Window::Causal && before > 0 {
+            *state = g.narrow(0, len, before)?.contiguous()?;
+        }
+        gates.close(&sum, self.bias.as_ref())
+    }
+
+    /// Column `tap` of the kernel as a row, `(1, hidden)`.
+    fn tap(&self, tap: usize) -> Result<Tensor> {
+        self.kernel.narrow(1, tap, 1)?.t()
+    }
+}
+
+/// The two gates around the convolution.
+struct Gates {
+    /// `B * u`, what is convolved.
+    gated: Tensor,
+    /// `C`, what the result is multiplied by.
+    c: Tensor,
+}
+
+impl Gates {
+    fn split(bcu: &Tensor, hidden: usize) -> Result<Self> {
+        let part = |i: usize| bcu.narrow(1, i * hidden, hidden);
+        Ok(Self { gated: (part(0)? * part(2)?)?, c: part(1)? })
+    }
+
+    fn close(&self, convolved: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match bias {
+            Some(bias) => &self.c * convolved.broadcast_add(bias)?,
+            None => &self.c * convolved,
+        }
+    }
+}
+
+/// Row `t` of the result is row `t + offset` of `x`, zero outside.
+fn shift(x: &Tensor, offset: isize) -> Result<Tensor> {
+    let (len, by) = (x.dim(0)?, offset.unsigned_abs());
+    match offset {
+        0 => Ok(x.clone()),
+        ..0 => x.narrow(0, 0, len - by)?.pad_with_zeros(0, by, 0),
+        _ => x.narrow(0, by, len - by)?.pad_with_zeros(0, 0, by),
+    }
+}

@@ -1,0 +1,231 @@
+//! Walking a checkpoint by name: [`Weights`].
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use lfm2_hub::{Error, Result, StoredType, TensorInfo, TensorSource};
+
+use crate::{Embedding, Linear};
+
+/// Whether a linear layer has a bias vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bias {
+    /// `y = x W^T`.
+    Without,
+    /// `y = x W^T + b`.
+    With,
+}
+
+impl From<bool> for Bias {
+    fn from(with: bool) -> Self {
+        if with { Self::With } else { Self::Without }
+    }
+}
+
+/// A view of a [`TensorSource`] under a name prefix, with the number type and device to load to.
+///
+/// Remembers which tensors were asked for, so that the rest can be reported.
+#[derive(Clone)]
+pub struct Weights {
+    source: Arc<dyn TensorSource>,
+    prefix: String,
+    dtype: DType,
+    device: Device,
+    used: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Weights")
+            .field("prefix", &self.prefix)
+            .field("dtype", &self.dtype)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Weights {
+    /// The root of `source`. Activations, and with them norms and biases, are `dtype`; matrices
+    /// stay as they are stored where the device can use them like that.
+    pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: &Device) -> Self {
+        Self { source, prefix: String::new(), dtype, device: device.clone(), used: Arc::default() }
+    }
+
+    /// The tensors under `part.`; like Candle's `VarBuilder::pp`.
+    pub fn pp(&self, part: impl Display) -> Self {
+        let mut below = self.clone();
+        let part = part.to_string();
+        if !part.is_empty() {
+            below.prefix = self.name(&part);
+        }
+        below
+    }
+
+    /// The number type of activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where tensors are loaded to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The full name of `name` under this prefix.
+    pub fn name(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Shape and storage of a tensor, if it exists.
+    pub fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.source.info(&self.name(name))
+    }
+
+    /// Whether a tensor exists.
+    pub fn contains(&self, name: &str) -> bool {
+        self.info(name).is_some()
+    }
+
+    /// All tensor names of the whole source, whatever the prefix.
+    pub fn all_names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    /// Tensors of the whole source that nobody asked for, sorted.
+    pub fn unused(&self) -> Vec<String> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<String> = self.source.names().into_iter().filter(|n| !used.contains(n)).collect();
+        names.sort();
+        names
+    }
+
+    /// A tensor of exactly this shape in the activation type.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape, or cannot be read.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensor_as(name, shape, self.dtype)
+    }
+
+    /// [`tensor`](Self::tensor) in the number type `dtype`.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn tensor_as(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        let name = self.claim(name, &[shape])?.0;
+        self.source.dense(&name, dtype, &self.device)
+    }
+
+    /// The kernel of a depthwise convolution as `(channels, width)`, stored as `[channels, 1, width]`
+    /// (published files), `[channels, width, 1]` (MLX repacks) or `[channels, width]` (GGUF).
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn conv_kernel(&self, channels: usize, width: usize) -> Result<Tensor> {
+        let shapes: [&[usize]; 3] = [&[channels, 1, width], &[channels, width, 1], &[channels, width]];
+        let name = self.claim("weight", &shapes)?.0;
+        let kernel = self.source.dense(&name, self.dtype, &self.device)?;
+        Ok(kernel.reshape((channels, width))?)
+    }
+
+    /// The linear layer whose `weight` is `[output, input]`.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn linear(&self, input: usize, output: usize, bias: Bias) -> Result<Linear> {
+        let bias = match bias {
+            Bias::With => Some(self.tensor("bias", &[output])?),
+            Bias::Without => None,
+        };
+        self.matrix("weight", &[output, input]).and_then(|weight| Linear::new(weight, bias))
+    }
+
+    /// The embedding table whose `weight` is `[vocab, hidden]`.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn embedding(&self, vocab: usize, hidden: usize) -> Result<Embedding> {
+        Ok(Embedding::new(self.matrix("weight", &[vocab, hidden])?, self.dtype))
+    }
+
+    /// A matrix, or a stack of them, in the form it is stored in: blocks stay blocks, half floats
+    /// stay half floats on a CPU (where the kernels widen them in registers).
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
+        let (name, info) = self.claim(name, &[shape])?;
+        if let Some(blocks) = self.source.quantized(&name, &self.device)? {
+            return Ok(Matrix::Blocks(blocks));
+        }
+        let dtype = match info.stored {
+            StoredType::Dense(stored @ (DType::BF16 | DType::F16)) if self.device.is_cpu() && self.dtype == DType::F32 => {
+                stored
+            }
+            _ => self.dtype,
+        };
+        Ok(Matrix::Dense(self.source.dense(&name, dtype, &self.device)?))
+    }
+
+    fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<(String, TensorInfo)> {
+        let name = self.name(name);
+        let Some(info) = self.source.info(&name) else { return Err(Error::MissingTensor { name }) };
+        if !shapes.iter().any(|s| **s == info.shape[..]) {
+            let expected = shapes.first().map_or_else(Vec::new, |s| s.to_vec());
+            return Err(Error::TensorShape { name, expected, found: info.shape });
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        Ok((name, info))
+    }
+}
+
+/// A weight matrix as it lies in memory, `(out, in)`, or a stack of them, `(count, out, in)`.
+#[derive(Debug, Clone)]
+pub enum Matrix {
+    /// Plain numbers.
+    Dense(Tensor),
+    /// GGML blocks along the rows.
+    Blocks(Arc<candle_core::quantized::QTensor>),
+}
+
+impl Matrix {
+    /// Matrix `index` of a stack.
+    ///
+    /// # Errors
+    /// When this is not a stack or has fewer matrices.
+    pub fn index(&self, index: usize) -> Result<Self> {
+        match self {
+            Self::Dense(stack) => Ok(Self::Dense(stack.get(index)?.contiguous()?)),
+            Self::Blocks(stack) => Ok(Self::Blocks(Arc::new(index_blocks(stack, index)?))),
+        }
+    }
+
+    /// Rows `start..start + len` of a matrix of plain numbers.
+    ///
+    /// # Errors
+    /// When the rows do not exist, or this matrix is stored in blocks.
+    pub fn rows(&self, start: usize, len: usize) -> Result<Self> {
+        match self {
+            Self::Dense(matrix) => Ok(Self::Dense(matrix.narrow(0, start, len)?.contiguous()?)),
+            Self::Blocks(_) => Err(Error::Unsupported {
+                what: "a packed gate_up_proj stored in blocks".into(),
+                hint: "GGUF files keep ffn_gate_exps and ffn_up_exps apart".into(),
+            }),
+        }
+    }
+}
+
+/// One matrix of a stack of GGML blocks, copied: blocks never straddle rows, so neither matrices.
+fn index_blocks(stack: &candle_core::quantized::QTensor, index: usize) -> candle_core::Result<candle_core::quantized::QTensor> {
+    use candle_core::quantized::{QStorage, QTensor};
+    let (count, rows, cols) = stack.shape().dims3()?;
+    let data = stack.data()?;
+    let size = data.len() / count;
+    let Some(slice) = data.get(index * size..(index + 1) * size) else {
+        candle_core::bail!("matrix {index} of a stack of {count}");
+    };
+    let storage = QStorage::from_data(slice.to_vec().into(), &stack.device(), stack.dtype())?;
+    QTensor::new(storage, (rows, cols))
+}

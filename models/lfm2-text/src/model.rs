@@ -1,0 +1,334 @@
+//! [`TextModel`]: embedding, hybrid blocks, final norm, head.
+
+use std::sync::Arc;
+
+use lfm2_hub::{Error, Result, TensorSource};
+use lfm2_nn::{
+    Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec, DType, Decoder, Device,
+    Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer, MoeConfig, MoeFeedForward, Module,
+    Observer, Pass, PassKind, RmsNorm, Rope, ShortConv, ShortConvConfig, Step, SwiGlu, Tensor, Visibility, Want,
+    Weights, Window,
+};
+
+use crate::{Family, LayerKind, TextConfig};
+
+/// Where the backbone's tensors begin in the checkpoints that contain one, and its head.
+const PREFIXES: [(&str, &str); 5] = [
+    ("model", ""),
+    ("", ""),
+    ("language_model.model", "language_model"),
+    ("model.language_model", ""),
+    ("lfm", ""),
+];
+
+/// Which rotary table each kind of attention uses.
+const FULL_ROPE: usize = 0;
+const SLIDING_ROPE: usize = 1;
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Where the model runs.
+    pub device: Device,
+    /// Number type of activations; `None` is `F32` on a CPU and `BF16` elsewhere.
+    pub dtype: Option<DType>,
+    /// Whether tensors that nobody asks for are an error instead of a log line.
+    pub strict: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: None, strict: false }
+    }
+}
+
+impl LoadOptions {
+    /// Loads to `device`.
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Computes in `dtype`.
+    pub fn with_dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// Refuses checkpoints with tensors nobody asks for.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    fn activation(&self) -> DType {
+        self.dtype.unwrap_or(if self.device.is_cpu() { DType::F32 } else { DType::BF16 })
+    }
+}
+
+/// An LFM2 or LFM3 text model. Immutable, shareable between threads, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TextModel {
+    config: Arc<TextConfig>,
+    embed_tokens: Embedding,
+    layers: Arc<[HybridBlock]>,
+    embedding_norm: RmsNorm,
+    /// `None` in checkpoints of a trunk alone (encoders) with an untied head.
+    lm_head: Option<Linear>,
+    ropes: Arc<[Rope]>,
+    dtype: DType,
+    device: Device,
+}
+
+impl TextModel {
+    /// Builds the model from a config and the tensors of its checkpoint.
+    ///
+    /// # Errors
+    /// When a tensor is missing or contradicts the config (both are named), or, with
+    /// [`LoadOptions::strict`], when tensors are left over.
+    pub fn from_tensors(
+        config: TextConfig,
+        tensors: Arc<dyn TensorSource>,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let weights = Weights::new(tensors, options.activation(), &options.device);
+        let model = Self::load(config, &weights)?;
+        let unused = weights.unused();
+        if !unused.is_empty() {
+            if options.strict {
+                let what = format!("a checkpoint with tensors nobody asks for ({})", unused.join(", "));
+                return Err(Error::Unsupported { what, hint: "load it without `strict`".into() });
+            }
+            tracing::debug!(?unused, "tensors nobody asked for");
+        }
+        Ok(model)
+    }
+
+    /// Builds the model from tensors anywhere under `weights`: as a causal language model, as a bare
+    /// trunk, or inside a vision or audio checkpoint.
+    ///
+    /// # Errors
+    /// When a tensor is missing or contradicts the config; both are named.
+    pub fn load(config: TextConfig, weights: &Weights) -> Result<Self> {
+        let found = PREFIXES.iter().find(|(prefix, _)| weights.pp(prefix).contains("embed_tokens.weight"));
+        let (prefix, head) = found.unwrap_or(&PREFIXES[0]);
+        let trunk = weights.pp(prefix);
+        let config = config.reconcile_ffn(&trunk.pp("layers"))?;
+
+        let embed_tokens = trunk.pp("embed_tokens").embedding(config.vocab_size, config.hidden_size)?;
+        let head = weights.pp(head).pp("lm_head");
+        let lm_head = if config.tied {
+            Some(embed_tokens.as_linear()?)
+        } else if prefix.is_empty() && !head.contains("weight") {
+            None
+        } else {
+            Some(head.linear(config.hidden_size, config.vocab_size, Bias::Without)?)
+        };
+        let layers = (0..config.layers.len())
+            .map(|i| load_block(&config, i, &trunk.pp("layers").pp(i)))
+            .collect::<Result<Vec<_>>>()?;
+        let rope = |spec: crate::RopeSpec| Rope::proportional(config.head_dim, spec.theta, spec.rotary_factor);
+        Ok(Self {
+            embedding_norm: RmsNorm::load(&trunk.pp("embedding_norm"), config.hidden_size, config.norm_eps)?,
+            ropes: [rope(config.rope), rope(config.sliding_rope)].into(),
+            embed_tokens,
+            layers: layers.into(),
+            lm_head,
+            dtype: weights.dtype(),
+            device: weights.device().clone(),
+            config: Arc::new(config),
+        })
+    }
+
+    /// The model's facts.
+    pub fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// Number type of activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Embeds ids `(tokens)` to `(tokens, hidden)`.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary.
+    pub fn embed_tokens(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        self.embed_tokens.forward(ids)
+    }
+
+    /// Logits `(tokens, vocab)` of hidden states `(tokens, hidden)` that went through the final norm.
+    ///
+    /// # Errors
+    /// When the checkpoint has no head.
+    pub fn head(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => candle_core::bail!("this checkpoint has no output head (lm_head.weight)"),
+        }
+    }
+
+    /// [`Decoder::forward`] with somebody watching.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`], and whatever the observer returns.
+    pub fn forward_observed(
+        &self,
+        input: Input<'_>,
+        step: &Step,
+        cache: &mut Cache,
+        want: Want,
+        observer: Option<&mut dyn Observer>,
+    ) -> candle_core::Result<Tensor> {
+        let (x, ids) = self.read_input(input, step)?;
+        let mut pass = Pass::new(step, PassKind::Extend, cache, &self.ropes, (self.dtype, &self.device))?
+            .observed_by(observer);
+        let x = self.trunk(x, &mut pass)?;
+        pass.finish(ids.as_deref());
+        let last = |x: &Tensor| x.index_select(&Tensor::new(step.last_tokens(), &self.device)?, 0);
+        match want {
+            Want::LastLogits => self.head(&self.embedding_norm.forward(&last(&x)?)?),
+            Want::AllLogits => self.head(&self.embedding_norm.forward(&x)?),
+            Want::Hidden => self.embedding_norm.forward(&x),
+        }
+    }
+
+    fn read_input(&self, input: Input<'_>, step: &Step) -> candle_core::Result<(Tensor, Option<Vec<u32>>)> {
+        let (x, ids) = match input {
+            Input::Ids(ids) => (self.embed_tokens(&ids.flatten_all()?)?, Some(ids.flatten_all()?.to_vec1()?)),
+            Input::Embeddings(x) => (x.to_dtype(self.dtype)?, None),
+        };
+        let expected = (step.tokens(), self.config.hidden_size);
+        if x.dims2()? != expected {
+            candle_core::bail!("expected input for {} tokens of width {}, found {:?}", expected.0, expected.1, x.dims());
+        }
+        Ok((x, ids))
+    }
+
+    fn trunk(&self, mut x: Tensor, pass: &mut Pass<'_>) -> candle_core::Result<Tensor> {
+        pass.embedded(&x)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, i, pass)?;
+        }
+        Ok(x)
+    }
+
+    /// What the state of one sequence looks like.
+    pub fn cache_layout(&self) -> CacheLayout {
+        self.config.cache_layout()
+    }
+}
+
+impl TextConfig {
+    /// What the state of one sequence of such a model looks like.
+    pub fn cache_layout(&self) -> CacheLayout {
+        let shape = |kind: &LayerKind| match kind {
+            LayerKind::Conv => LayerShape::Conv { channels: self.hidden_size, width: self.conv_width - 1 },
+            LayerKind::FullAttention | LayerKind::SlidingAttention => {
+                LayerShape::Kv { kv_heads: self.kv_heads, head_dim: self.head_dim }
+            }
+        };
+        CacheLayout { layers: self.layers.iter().map(shape).collect() }
+    }
+}
+
+impl Decoder for TextModel {
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn new_cache(&self, spec: CacheSpec) -> Cache {
+        Cache::new(self.cache_layout(), spec, self.dtype, &self.device)
+    }
+
+    fn forward(&self, input: Input<'_>, step: &Step, cache: &mut Cache, want: Want) -> candle_core::Result<Tensor> {
+        self.forward_observed(input, step, cache, want, None)
+    }
+
+    fn rewind(&self, cache: &mut Cache, row: usize, len: usize) -> candle_core::Result<()> {
+        let replay = cache.cut(row, len)?;
+        if replay.is_empty() {
+            return Ok(());
+        }
+        let step = Step::segments_of(vec![lfm2_nn::Segment { row, len: replay.len() }]);
+        let x = self.embed_tokens(&Tensor::new(replay.as_slice(), &self.device)?)?;
+        let mut pass = Pass::new(&step, PassKind::Replay, cache, &self.ropes, (self.dtype, &self.device))?;
+        self.trunk(x, &mut pass)?;
+        pass.finish(Some(&replay));
+        Ok(())
+    }
+}
+
+fn load_block(config: &TextConfig, layer: usize, weights: &Weights) -> Result<HybridBlock> {
+    let hidden = config.hidden_size;
+    let norm = |name: &str| RmsNorm::load(&weights.pp(name), hidden, config.norm_eps);
+    let post = |name: &str| if config.sandwich_norm { norm(name).map(Some) } else { Ok(None) };
+    let mixer = match config.layers[layer] {
+        LayerKind::Conv => Mixer::ShortConv(Box::new(load_conv(config, weights)?)),
+        kind => Mixer::Attention(Box::new(load_attention(config, kind, weights)?)),
+    };
+    let ffn = weights.pp("feed_forward");
+    let feed_forward = match config.moe.filter(|_| config.is_moe_layer(layer)) {
+        None => FeedForward::Dense(SwiGlu::load(&ffn, hidden, config.ffn_width)?),
+        Some(moe) => FeedForward::Moe(MoeFeedForward::load(
+            MoeConfig {
+                hidden,
+                width: moe.width,
+                experts: moe.experts,
+                per_token: moe.per_token,
+                expert_bias: moe.expert_bias,
+                norm_topk_prob: moe.norm_topk_prob,
+                routed_scaling_factor: moe.routed_scaling_factor,
+            },
+            &ffn,
+        )?),
+    };
+    Ok(HybridBlock {
+        operator_norm: norm("operator_norm")?,
+        mixer,
+        post_operator_norm: post("post_operator_norm")?,
+        ffn_norm: norm("ffn_norm")?,
+        feed_forward,
+        post_ffn_norm: post("post_ffn_norm")?,
+    })
+}
+
+fn load_conv(config: &TextConfig, weights: &Weights) -> Result<ShortConv> {
+    let conv = ShortConvConfig {
+        hidden: config.hidden_size,
+        width: config.conv_width,
+        bias: config.conv_bias.into(),
+        window: if config.bidirectional { Window::Centred } else { Window::Causal },
+    };
+    ShortConv::load(conv, &weights.pp("conv"))
+}
+
+fn load_attention(config: &TextConfig, kind: LayerKind, weights: &Weights) -> Result<Attention> {
+    let sliding = kind == LayerKind::SlidingAttention;
+    let visibility = match (config.bidirectional, sliding) {
+        (true, _) => Visibility::Bidirectional,
+        (false, true) => Visibility::Sliding { window: config.sliding_window },
+        (false, false) => Visibility::Causal,
+    };
+    let attention = AttentionConfig {
+        hidden: config.hidden_size,
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        eps: config.norm_eps,
+        visibility,
+        rope: if sliding { SLIDING_ROPE } else { FULL_ROPE },
+        gate: config.attention_gate,
+    };
+    let names = match config.family {
+        Family::Lfm3 => AttentionNames::LFM3,
+        Family::Lfm2 | Family::Lfm2Moe => AttentionNames::LFM2,
+    };
+    Attention::load(attention, names, &weights.pp("self_attn"))
+}
