@@ -105,6 +105,14 @@ pub enum Error {
     /// The caller passed something that makes no sense.
     #[error("{0}")]
     InvalidInput(String),
+    /// Talking to a server failed.
+    #[error("{address}: {detail}")]
+    Network {
+        /// The address without query, which could hold secrets.
+        address: String,
+        /// What happened, and what the server said.
+        detail: String,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -114,8 +122,10 @@ impl Error {
     /// The coarse class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            Self::Io { .. } => ErrorKind::Io,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
+            Self::Io { .. } | Self::Network { .. } => ErrorKind::Io,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::InvalidFile { .. }
             | Self::InvalidConfig { .. }
@@ -130,16 +140,25 @@ impl Error {
 
     /// An [`Error::Io`] at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io { path: path.as_ref().to_path_buf(), source }
+        Self::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 
     /// An [`Error::InvalidFile`] at `path`.
     pub fn invalid_file(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
-        Self::InvalidFile { path: path.as_ref().to_path_buf(), detail: detail.into() }
+        Self::InvalidFile {
+            path: path.as_ref().to_path_buf(),
+            detail: detail.into(),
+        }
     }
 
     /// An [`Error::InvalidConfig`] about `keys`.
     pub fn config(keys: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::InvalidConfig { keys: keys.into(), detail: detail.into() }
+        Self::InvalidConfig {
+            keys: keys.into(),
+            detail: detail.into(),
+        }
     }
 }

@@ -1,0 +1,142 @@
+//! [`HubCache`]: repositories that are on this machine already, in the layout all Hub clients share.
+//!
+//! ```text
+//! models--org--name/refs/main            the commit that `main` was when last asked
+//! models--org--name/snapshots/COMMIT/f   links into blobs
+//! models--org--name/blobs/ETAG           contents
+//! models--org--name/.no_exist/COMMIT/f   files the commit is known not to have
+//! ```
+
+use std::path::PathBuf;
+
+use super::{Fetch, Snapshot};
+use crate::files::{is_plain_file_name, read_capped};
+use crate::source::is_commit;
+use crate::{Error, RepoId, Result, Revision};
+
+/// A Hub cache, read without network.
+#[derive(Debug, Clone)]
+pub struct HubCache {
+    folder: PathBuf,
+}
+
+impl HubCache {
+    /// The cache in `folder`, which need not exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// The folder of one repository.
+    pub(super) fn repository(&self, id: &RepoId) -> PathBuf {
+        self.folder
+            .join(format!("models--{}--{}", id.owner(), id.name()))
+    }
+
+    #[cfg(feature = "download")]
+    pub(super) fn locks(&self, id: &RepoId) -> PathBuf {
+        self.folder
+            .join(".locks")
+            .join(format!("models--{}--{}", id.owner(), id.name()))
+    }
+
+    /// The snapshot of a commit, whether or not it is there.
+    pub(super) fn at_commit(&self, id: &RepoId, commit: &str) -> Snapshot {
+        let folder = self.repository(id).join("snapshots").join(commit);
+        Snapshot {
+            id: id.clone(),
+            commit: commit.to_owned(),
+            folder,
+        }
+    }
+
+    /// The commit that `revision` was when it was last downloaded.
+    pub(super) fn known_commit(&self, id: &RepoId, revision: &Revision) -> Result<Option<String>> {
+        if revision.is_commit() {
+            return Ok(Some(revision.as_str().to_owned()));
+        }
+        let path = self.reference(id, revision);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(&read_capped(&path, 1024, "reference bytes")?)
+            .trim()
+            .to_owned();
+        if is_commit(&text) {
+            Ok(Some(text))
+        } else {
+            Err(Error::invalid_file(
+                &path,
+                "expected a commit hash; remove the file and download again",
+            ))
+        }
+    }
+
+    pub(super) fn reference(&self, id: &RepoId, revision: &Revision) -> PathBuf {
+        self.repository(id).join("refs").join(revision.as_str())
+    }
+
+    /// The marker for a file that the commit does not have.
+    pub(super) fn absence(&self, snapshot: &Snapshot, name: &str) -> PathBuf {
+        self.repository(&snapshot.id)
+            .join(".no_exist")
+            .join(&snapshot.commit)
+            .join(name)
+    }
+
+    /// The file of a snapshot, if its contents are there too.
+    pub(super) fn present(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
+        if !is_plain_file_name(name) {
+            return Err(Error::InvalidInput(format!(
+                "{name:?} is not a plain file name"
+            )));
+        }
+        let path = snapshot.folder.join(name);
+        // `is_file` follows the link, so a lost blob counts as absent.
+        Ok(path.is_file().then_some(path))
+    }
+}
+
+impl Fetch for HubCache {
+    fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
+        let commit = self.known_commit(id, revision)?;
+        let snapshot = commit.map(|commit| self.at_commit(id, &commit));
+        snapshot
+            .filter(|snapshot| snapshot.folder.is_dir())
+            .ok_or_else(|| Error::NotFound {
+                what: format!("{id}@{revision} in the cache {}", self.folder.display()),
+                hint: hint(id, revision.as_str()),
+            })
+    }
+
+    fn file(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.present(snapshot, name)? {
+            return Ok(Some(path));
+        }
+        let path = snapshot.folder.join(name);
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::NotFound {
+                what: format!("the contents of {}", path.display()),
+                hint: format!(
+                    "the cache is damaged; {}",
+                    hint(&snapshot.id, &snapshot.commit)
+                ),
+            });
+        }
+        Ok(None)
+    }
+}
+
+fn hint(id: &RepoId, revision: &str) -> String {
+    format!("run `lfm2 download {id}@{revision}` while online")
+}
+
+/// Creates the folders above `path`.
+#[cfg(feature = "download")]
+pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => std::fs::create_dir_all(parent).map_err(|source| Error::io(parent, source)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,96 @@
+//! Which files of a repository make a checkpoint.
+
+use std::sync::Arc;
+
+use super::{Fetch, HubCache, HubSettings, Snapshot};
+use crate::checkpoint::SIDE_FILES;
+use crate::files::read_capped;
+use crate::safetensors::{INDEX_FILE, SINGLE_FILE, ShardIndex};
+use crate::{Error, OpenOptions, RepoId, Result, Revision};
+
+/// How much of a checkpoint is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Config, tokenizer and template.
+    Side,
+    /// These and the safetensors weights.
+    All,
+}
+
+/// Makes the files of a Hub checkpoint available: from the cache, and by download where that is
+/// possible and allowed. Other files of the repository are left alone.
+///
+/// # Errors
+/// [`Error::NotFound`] listing every file that is missing, or whatever a download gives.
+pub fn fetch_checkpoint(
+    id: &RepoId,
+    revision: &Revision,
+    parts: Parts,
+    options: &OpenOptions,
+) -> Result<Snapshot> {
+    let fetch = match &options.fetch {
+        Some(fetch) => Arc::clone(fetch),
+        None => standard_fetch(options)?,
+    };
+    let snapshot = fetch.snapshot(id, revision)?;
+    let mut missing = Vec::new();
+    for (position, name) in SIDE_FILES.into_iter().enumerate() {
+        // Only the config, which comes first, is required: the others have a use of their own.
+        if fetch.file(&snapshot, name)?.is_none() && position == 0 {
+            missing.push(name.to_owned());
+        }
+    }
+    if parts == Parts::All {
+        fetch_weights(&*fetch, &snapshot, options, &mut missing)?;
+    }
+    if missing.is_empty() {
+        return Ok(snapshot);
+    }
+    Err(Error::NotFound {
+        what: format!("{} of {id}@{revision}", missing.join(", ")),
+        hint: format!(
+            "neither in {} nor to be had from the hub; `lfm2 download {id}@{revision}` fetches what the hub has",
+            snapshot.folder.display()
+        ),
+    })
+}
+
+fn fetch_weights(
+    fetch: &dyn Fetch,
+    snapshot: &Snapshot,
+    options: &OpenOptions,
+    missing: &mut Vec<String>,
+) -> Result<()> {
+    let Some(path) = fetch.file(snapshot, INDEX_FILE)? else {
+        if fetch.file(snapshot, SINGLE_FILE)?.is_none() {
+            missing.push(SINGLE_FILE.to_owned());
+        }
+        return Ok(());
+    };
+    let bytes = read_capped(&path, options.limits.index_bytes, "shard index bytes")?;
+    for name in ShardIndex::parse(&path, &bytes, &options.limits)?.files() {
+        if fetch.file(snapshot, name)?.is_none() {
+            missing.push(name.to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "download")]
+fn standard_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
+    let settings = HubSettings::resolve(options)?;
+    match settings.network {
+        crate::Network::Allowed => Ok(Arc::new(super::HubClient::new(
+            settings,
+            options.progress.clone(),
+        )?)),
+        crate::Network::Offline => Ok(Arc::new(HubCache::new(settings.cache))),
+    }
+}
+
+#[cfg(not(feature = "download"))]
+fn standard_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
+    Ok(Arc::new(HubCache::new(
+        HubSettings::resolve(options)?.cache,
+    )))
+}

@@ -1,0 +1,49 @@
+//! Getting files of a Hub repository onto this machine.
+//!
+//! [`Fetch`] is the seam: the local cache implements it without any network, the client behind the
+//! feature `download` with one, and a test can implement it in ten lines. Nothing here knows what
+//! the files mean.
+
+mod cache;
+mod checkpoint;
+mod progress;
+mod settings;
+
+use std::path::PathBuf;
+
+pub use cache::HubCache;
+pub use checkpoint::{Parts, fetch_checkpoint};
+pub use progress::{Progress, ProgressEvent};
+pub(crate) use settings::HubSettings;
+
+use crate::{RepoId, Result, Revision};
+
+/// One way to get the files of Hub repositories.
+pub trait Fetch: Send + Sync {
+    /// Finds out which commit `revision` is. All files are then taken from that commit, so that a
+    /// push in between cannot mix two versions.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository or revision.
+    fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot>;
+
+    /// Makes the file `name` available in the folder of the snapshot; `None` when the repository
+    /// has no such file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) when it should be in the cache and is not,
+    /// [`Error::Network`](crate::Error::Network) and others when a download fails.
+    fn file(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>>;
+}
+
+/// One commit of one repository, and the folder with its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The repository.
+    pub id: RepoId,
+    /// The full commit hash.
+    pub commit: String,
+    /// Where its files are, or will be.
+    pub folder: PathBuf,
+}
