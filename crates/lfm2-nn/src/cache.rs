@@ -373,6 +373,20 @@ impl Cache {
         }
     }
 
+    /// Notes that row `row` was fed `ids` without touching the state of any layer: for a
+    /// [`Decoder`](crate::Decoder) that keeps none, such as a stand-in for a model in tests.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn record_ids(&mut self, row: usize, ids: &[u32]) -> Result<()> {
+        let count = self.rows();
+        if row >= count {
+            bail!("row {row} is outside a cache of {count} rows");
+        }
+        self.append_fed(row, ids.iter().map(|id| Fed::Id(*id)));
+        Ok(())
+    }
+
     /// Cuts a row to `len` tokens and returns the ids that have to be replayed
     /// ([`PassKind::Replay`](crate::PassKind::Replay)) to make it whole again: the row then ends
     /// right before them, with empty convolution states. No ids means it is whole already.
