@@ -54,9 +54,17 @@ pub struct AttentionNames {
 
 impl AttentionNames {
     /// As in LFM2 checkpoints.
-    pub const LFM2: Self = Self { q_norm: "q_layernorm", k_norm: "k_layernorm", out_proj: "out_proj" };
+    pub const LFM2: Self = Self {
+        q_norm: "q_layernorm",
+        k_norm: "k_layernorm",
+        out_proj: "out_proj",
+    };
     /// As in LFM3 checkpoints.
-    pub const LFM3: Self = Self { q_norm: "q_norm", k_norm: "k_norm", out_proj: "o_proj" };
+    pub const LFM3: Self = Self {
+        q_norm: "q_norm",
+        k_norm: "k_norm",
+        out_proj: "o_proj",
+    };
 }
 
 /// Grouped-query attention: project, normalise per head, rotate, attend, project.
@@ -79,9 +87,22 @@ impl Attention {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn load(config: AttentionConfig, names: AttentionNames, weights: &Weights) -> lfm2_hub::Result<Self> {
-        let AttentionConfig { hidden, heads, kv_heads, head_dim, eps, gate, .. } = config;
-        let linear = |name: &str, input, output| weights.pp(name).linear(input, output, Bias::Without);
+    pub fn load(
+        config: AttentionConfig,
+        names: AttentionNames,
+        weights: &Weights,
+    ) -> lfm2_hub::Result<Self> {
+        let AttentionConfig {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            eps,
+            gate,
+            ..
+        } = config;
+        let linear =
+            |name: &str, input, output| weights.pp(name).linear(input, output, Bias::Without);
         Ok(Self {
             config,
             q_proj: linear("q_proj", hidden, heads * head_dim)?,
@@ -90,7 +111,11 @@ impl Attention {
             out_proj: linear(names.out_proj, heads * head_dim, hidden)?,
             q_norm: RmsNorm::load(&weights.pp(names.q_norm), head_dim, eps)?,
             k_norm: RmsNorm::load(&weights.pp(names.k_norm), head_dim, eps)?,
-            gate_proj: if gate { Some(linear("gate_proj", hidden, heads)?) } else { None },
+            gate_proj: if gate {
+                Some(linear("gate_proj", hidden, heads)?)
+            } else {
+                None
+            },
         })
     }
 
@@ -99,12 +124,26 @@ impl Attention {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let AttentionConfig { heads, kv_heads, head_dim, rope, .. } = self.config;
+        let AttentionConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            rope,
+            ..
+        } = self.config;
         let tokens = x.dim(0)?;
-        let Some(rope) = pass.ropes.get(rope) else { bail!("the pass has no rotary table {rope}") };
+        let Some(rope) = pass.ropes.get(rope) else {
+            bail!("the pass has no rotary table {rope}")
+        };
         let q = self.q_proj.forward(x)?.reshape((tokens, heads, head_dim))?;
-        let k = self.k_proj.forward(x)?.reshape((tokens, kv_heads, head_dim))?;
-        let v = self.v_proj.forward(x)?.reshape((tokens, kv_heads, head_dim))?;
+        let k = self
+            .k_proj
+            .forward(x)?
+            .reshape((tokens, kv_heads, head_dim))?;
+        let v = self
+            .v_proj
+            .forward(x)?
+            .reshape((tokens, kv_heads, head_dim))?;
         let q = rope.apply(&self.q_norm.forward(&q)?)?;
         let k = rope.apply(&self.k_norm.forward(&k)?)?;
 
@@ -113,25 +152,46 @@ impl Attention {
         for span in &spans {
             mixed.push(self.attend_span(span, [&q, &k, &v], layer, pass)?);
         }
-        let mixed = if let [one] = &mixed[..] { one.clone() } else { Tensor::cat(&mixed, 0)? };
+        let mixed = if let [one] = &mixed[..] {
+            one.clone()
+        } else {
+            Tensor::cat(&mixed, 0)?
+        };
         let mixed = match &self.gate_proj {
             Some(gate) => mixed.broadcast_mul(&ops::sigmoid(&gate.forward(x)?)?.unsqueeze(2)?)?,
             None => mixed,
         };
-        self.out_proj.forward(&mixed.reshape((tokens, heads * head_dim))?)
+        self.out_proj
+            .forward(&mixed.reshape((tokens, heads * head_dim))?)
     }
 
     /// `(len, heads, head_dim)` for one segment.
-    fn attend_span(&self, span: &Span, qkv: [&Tensor; 3], layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+    fn attend_span(
+        &self,
+        span: &Span,
+        qkv: [&Tensor; 3],
+        layer: usize,
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor> {
         let kind = pass.kind();
         let [q, k, v] = qkv;
         let own = |t: &Tensor| t.narrow(0, span.start, span.len);
         let scale = 1.0 / (self.config.head_dim as f64).sqrt();
-        let mask = |past, keys| Mask { visibility: self.config.visibility, past, keys };
+        let mask = |past, keys| Mask {
+            visibility: self.config.visibility,
+            past,
+            keys,
+        };
         match pass.cache.slot(span.row, layer) {
             None => {
                 let by_head = |t: &Tensor| own(t)?.transpose(0, 1)?.contiguous();
-                ops::attention(&own(q)?, &by_head(k)?, &by_head(v)?, scale, mask(0, span.len))
+                ops::attention(
+                    &own(q)?,
+                    &by_head(k)?,
+                    &by_head(v)?,
+                    scale,
+                    mask(0, span.len),
+                )
             }
             Some(LayerCache::Kv(slot)) => {
                 if kind == PassKind::Extend {
@@ -139,11 +199,17 @@ impl Attention {
                 }
                 let keys = span.past + span.len;
                 if self.config.visibility == Visibility::Bidirectional && span.past > 0 {
-                    bail!("a bidirectional model reads a sequence at once, row {} has {} tokens", span.row, span.past);
+                    bail!(
+                        "a bidirectional model reads a sequence at once, row {} has {} tokens",
+                        span.row,
+                        span.past
+                    );
                 }
                 ops::attention(&own(q)?, &slot.k, &slot.v, scale, mask(span.past, keys))
             }
-            Some(LayerCache::Conv(_)) => bail!("layer {layer} is attention, its cache is a convolution's"),
+            Some(LayerCache::Conv(_)) => {
+                bail!("layer {layer} is attention, its cache is a convolution's")
+            }
         }
     }
 }

@@ -49,7 +49,9 @@ impl CacheLayout {
     /// Bytes of one row that holds `tokens` tokens, with `kv` numbers for keys and values.
     pub fn bytes(&self, tokens: usize, kv: DType) -> usize {
         let layers = self.layers.iter().map(|l| match l {
-            LayerShape::Kv { kv_heads, head_dim } => 2 * kv_heads * head_dim * tokens * kv.size_in_bytes(),
+            LayerShape::Kv { kv_heads, head_dim } => {
+                2 * kv_heads * head_dim * tokens * kv.size_in_bytes()
+            }
             LayerShape::Conv { channels, width } => channels * width * DType::F32.size_in_bytes(),
         });
         layers.sum()
@@ -71,7 +73,11 @@ pub struct CacheSpec {
 impl CacheSpec {
     /// Room for `rows` sequences.
     pub fn rows(rows: usize) -> Self {
-        Self { rows, capacity: 256, kv_dtype: None }
+        Self {
+            rows,
+            capacity: 256,
+            kv_dtype: None,
+        }
     }
 
     /// Makes room for `tokens` tokens per row from the start.
@@ -96,9 +102,28 @@ pub struct KvSlot {
 }
 
 impl KvSlot {
-    fn new(kv_heads: usize, capacity: usize, head_dim: usize, dtype: DType, device: &Device) -> Result<Self> {
+    fn new(
+        kv_heads: usize,
+        capacity: usize,
+        head_dim: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let zeros = || Tensor::zeros((kv_heads, capacity, head_dim), dtype, device);
-        Ok(Self { k: zeros()?, v: zeros()? })
+        Ok(Self {
+            k: zeros()?,
+            v: zeros()?,
+        })
+    }
+
+    /// Keys, `(kv_heads, capacity, head_dim)`, normalised and rotated.
+    pub fn keys(&self) -> &Tensor {
+        &self.k
+    }
+
+    /// Values, `(kv_heads, capacity, head_dim)`.
+    pub fn values(&self) -> &Tensor {
+        &self.v
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -112,10 +137,20 @@ impl KvSlot {
         }
         let capacity = needed.max(2 * self.capacity());
         let (kv_heads, _, head_dim) = self.k.dims3()?;
-        let grown = Self::new(kv_heads, capacity, head_dim, self.k.dtype(), self.k.device())?;
+        let grown = Self::new(
+            kv_heads,
+            capacity,
+            head_dim,
+            self.k.dtype(),
+            self.k.device(),
+        )?;
         if len > 0 {
-            grown.k.slice_set(&self.k.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
-            grown.v.slice_set(&self.v.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+            grown
+                .k
+                .slice_set(&self.k.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+            grown
+                .v
+                .slice_set(&self.v.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
         }
         *self = grown;
         Ok(())
@@ -133,18 +168,29 @@ pub enum LayerCache {
 }
 
 impl LayerCache {
-    fn new(shape: &LayerShape, capacity: usize, kv: DType, dtype: DType, device: &Device) -> Result<Self> {
+    fn new(
+        shape: &LayerShape,
+        capacity: usize,
+        kv: DType,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         Ok(match *shape {
             LayerShape::Kv { kv_heads, head_dim } => {
                 Self::Kv(KvSlot::new(kv_heads, capacity, head_dim, kv, device)?)
             }
-            LayerShape::Conv { channels, width } => Self::Conv(Tensor::zeros((width, channels), dtype, device)?),
+            LayerShape::Conv { channels, width } => {
+                Self::Conv(Tensor::zeros((width, channels), dtype, device)?)
+            }
         })
     }
 
     fn fork(&self) -> Result<Self> {
         Ok(match self {
-            Self::Kv(slot) => Self::Kv(KvSlot { k: slot.k.copy()?, v: slot.v.copy()? }),
+            Self::Kv(slot) => Self::Kv(KvSlot {
+                k: slot.k.copy()?,
+                v: slot.v.copy()?,
+            }),
             Self::Conv(state) => Self::Conv(state.copy()?),
         })
     }
@@ -212,15 +258,32 @@ pub struct Cache {
 impl Cache {
     /// An empty cache for a model of this layout whose activations are `dtype`.
     pub fn new(layout: CacheLayout, spec: CacheSpec, dtype: DType, device: &Device) -> Self {
-        let rows = (0..spec.rows).map(|_| Row { layers: Vec::new(), fed: Vec::new() }).collect();
-        Self { layout, spec, dtype, device: device.clone(), rows: Some(rows) }
+        let rows = (0..spec.rows)
+            .map(|_| Row {
+                layers: Vec::new(),
+                fed: Vec::new(),
+            })
+            .collect();
+        Self {
+            layout,
+            spec,
+            dtype,
+            device: device.clone(),
+            rows: Some(rows),
+        }
     }
 
     /// A cache that remembers nothing: every forward pass starts from empty sequences, `rows` of
     /// them. For training and for encoders, where it also lets gradients through.
     pub fn stateless(rows: usize) -> Self {
         let layout = CacheLayout { layers: Vec::new() };
-        Self { layout, spec: CacheSpec::rows(rows), dtype: DType::F32, device: Device::Cpu, rows: None }
+        Self {
+            layout,
+            spec: CacheSpec::rows(rows),
+            dtype: DType::F32,
+            device: Device::Cpu,
+            rows: None,
+        }
     }
 
     /// Number of rows.
@@ -246,7 +309,9 @@ impl Cache {
     /// The ids row `row` was fed; `None` where a position came as an embedding.
     pub fn fed_ids(&self, row: usize) -> Vec<Option<u32>> {
         let fed = self.row(row).map_or(&[][..], |r| &r.fed);
-        fed.iter().map(|f| if let Fed::Id(id) = f { Some(*id) } else { None }).collect()
+        fed.iter()
+            .map(|f| if let Fed::Id(id) = f { Some(*id) } else { None })
+            .collect()
     }
 
     /// The model facts this cache was made for.
@@ -261,7 +326,10 @@ impl Cache {
 
     /// The present end of row `row`.
     pub fn mark(&self, row: usize) -> Mark {
-        Mark { row, len: self.len(row) }
+        Mark {
+            row,
+            len: self.len(row),
+        }
     }
 
     /// Bytes held now.
@@ -291,7 +359,10 @@ impl Cache {
     /// # Errors
     /// When the device is out of memory.
     pub fn fork(&self) -> Result<Self> {
-        let rows = self.rows.as_ref().map(|rows| rows.iter().map(fork_row).collect::<Result<Vec<_>>>());
+        let rows = self
+            .rows
+            .as_ref()
+            .map(|rows| rows.iter().map(fork_row).collect::<Result<Vec<_>>>());
         Ok(Self {
             layout: self.layout.clone(),
             spec: self.spec,
@@ -306,8 +377,12 @@ impl Cache {
     /// # Errors
     /// When there is no such row.
     pub fn fork_row(&mut self, row: usize) -> Result<usize> {
-        let Some(rows) = self.rows.as_mut() else { bail!("a stateless cache has nothing to fork") };
-        let Some(source) = rows.get(row) else { bail!("row {row} is outside a cache of {} rows", rows.len()) };
+        let Some(rows) = self.rows.as_mut() else {
+            bail!("a stateless cache has nothing to fork")
+        };
+        let Some(source) = rows.get(row) else {
+            bail!("row {row} is outside a cache of {} rows", rows.len())
+        };
         let copy = fork_row(source)?;
         rows.push(copy);
         Ok(rows.len() - 1)
@@ -316,7 +391,10 @@ impl Cache {
     /// Appends an empty row and returns its number.
     pub fn push_row(&mut self) -> usize {
         if let Some(rows) = self.rows.as_mut() {
-            rows.push(Row { layers: Vec::new(), fed: Vec::new() });
+            rows.push(Row {
+                layers: Vec::new(),
+                fed: Vec::new(),
+            });
         } else {
             self.spec.rows += 1;
         }
@@ -344,14 +422,19 @@ impl Cache {
     /// The row's layers, made on first use, with room for `more` tokens in every attention layer.
     pub(crate) fn prepare_row(&mut self, row: usize, more: usize) -> Result<()> {
         let (kv, dtype, capacity) = (self.kv_dtype(), self.dtype, self.spec.capacity);
-        let Some(rows) = self.rows.as_mut() else { return Ok(()) };
+        let Some(rows) = self.rows.as_mut() else {
+            return Ok(());
+        };
         let count = rows.len();
-        let Some(row) = rows.get_mut(row) else { bail!("row {row} is outside a cache of {count} rows") };
+        let Some(row) = rows.get_mut(row) else {
+            bail!("row {row} is outside a cache of {count} rows")
+        };
         if row.layers.is_empty() {
             let capacity = capacity.max(more).max(1);
             let layers = self.layout.layers.iter();
-            row.layers =
-                layers.map(|s| LayerCache::new(s, capacity, kv, dtype, &self.device)).collect::<Result<_>>()?;
+            row.layers = layers
+                .map(|s| LayerCache::new(s, capacity, kv, dtype, &self.device))
+                .collect::<Result<_>>()?;
         }
         let len = row.len();
         for layer in &mut row.layers {
@@ -400,7 +483,10 @@ impl Cache {
             bail!("there is no row {row} to cut");
         };
         if len > found.len() {
-            bail!("row {row} has {} tokens, it cannot be cut to {len}", found.len());
+            bail!(
+                "row {row} has {} tokens, it cannot be cut to {len}",
+                found.len()
+            );
         }
         if len == found.len() {
             return Ok(Vec::new());
@@ -412,7 +498,9 @@ impl Cache {
         let start = len.saturating_sub(replay);
         let ids = found.fed[start..len].iter().map(|fed| match fed {
             Fed::Id(id) => Ok(*id),
-            Fed::Embedding => bail!("row {row} was fed embeddings before token {len}, it cannot be cut there"),
+            Fed::Embedding => {
+                bail!("row {row} was fed embeddings before token {len}, it cannot be cut there")
+            }
         });
         let ids = ids.collect::<Result<Vec<_>>>()?;
         found.fed.truncate(start);
@@ -435,6 +523,13 @@ impl Cache {
 }
 
 fn fork_row(row: &Row) -> Result<Row> {
-    let layers = row.layers.iter().map(LayerCache::fork).collect::<Result<_>>()?;
-    Ok(Row { layers, fed: row.fed.clone() })
+    let layers = row
+        .layers
+        .iter()
+        .map(LayerCache::fork)
+        .collect::<Result<_>>()?;
+    Ok(Row {
+        layers,
+        fed: row.fed.clone(),
+    })
 }

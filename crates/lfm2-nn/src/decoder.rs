@@ -45,7 +45,13 @@ pub trait Decoder: Send + Sync {
     /// # Errors
     /// When shapes disagree, an id is outside the vocabulary, or the device fails. The cache is
     /// unusable for the rows of `step` afterwards until it is cleared.
-    fn forward(&self, input: Input<'_>, step: &Step, cache: &mut Cache, want: Want) -> Result<Tensor>;
+    fn forward(
+        &self,
+        input: Input<'_>,
+        step: &Step,
+        cache: &mut Cache,
+        want: Want,
+    ) -> Result<Tensor>;
 
     /// Cuts row `row` back to its first `len` tokens, exactly.
     ///

@@ -29,7 +29,8 @@ impl SwiGlu {
 impl Module for SwiGlu {
     /// `(tokens, hidden)` to `(tokens, hidden)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.w2.forward(&ops::silu_mul(&self.w1.forward(x)?, &self.w3.forward(x)?)?)
+        self.w2
+            .forward(&ops::silu_mul(&self.w1.forward(x)?, &self.w3.forward(x)?)?)
     }
 }
 
@@ -86,8 +87,15 @@ impl MoeFeedForward {
         } else {
             None
         };
-        let router = weights.pp("gate").linear(config.hidden, config.experts, Bias::Without)?;
-        Ok(Self { config, router, bias, experts: load_experts(&config, &weights.pp("experts"))? })
+        let router = weights
+            .pp("gate")
+            .linear(config.hidden, config.experts, Bias::Without)?;
+        Ok(Self {
+            config,
+            router,
+            bias,
+            experts: load_experts(&config, &weights.pp("experts"))?,
+        })
     }
 
     /// Chooses experts: the `per_token` largest of `sigmoid(logits) + bias`, weighted by the
@@ -98,7 +106,11 @@ impl MoeFeedForward {
     pub fn route(&self, x: &Tensor) -> Result<Routing> {
         let logits = self.router.forward(x)?;
         let scores = ops::sigmoid(&logits)?;
-        let host: Vec<Vec<f32>> = scores.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec2()?;
+        let host: Vec<Vec<f32>> = scores
+            .detach()
+            .to_dtype(DType::F32)?
+            .to_device(&Device::Cpu)?
+            .to_vec2()?;
         let experts: Vec<Vec<u32>> = host.iter().map(|s| self.choose(s)).collect();
         let flat: Vec<u32> = experts.iter().flatten().copied().collect();
         let chosen = Tensor::from_vec(flat, (experts.len(), self.config.per_token), x.device())?;
@@ -109,13 +121,21 @@ impl MoeFeedForward {
         if self.config.routed_scaling_factor != 1.0 {
             weights = (weights * self.config.routed_scaling_factor)?;
         }
-        Ok(Routing { logits, experts, weights })
+        Ok(Routing {
+            logits,
+            experts,
+            weights,
+        })
     }
 
     fn choose(&self, scores: &[f32]) -> Vec<u32> {
         let ranked = |e: usize| scores[e] + self.bias.as_ref().map_or(0.0, |b| b[e]);
         let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-        order.sort_by(|&a, &b| ranked(b as usize).total_cmp(&ranked(a as usize)).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| {
+            ranked(b as usize)
+                .total_cmp(&ranked(a as usize))
+                .then(a.cmp(&b))
+        });
         order.truncate(self.config.per_token);
         order
     }
@@ -129,7 +149,9 @@ impl MoeFeedForward {
         let mut grouped: Vec<(Vec<u32>, Vec<u32>)> = vec![Default::default(); self.experts.len()];
         for (token, experts) in routing.experts.iter().enumerate() {
             for (slot, &expert) in experts.iter().enumerate() {
-                let Some((tokens, slots)) = grouped.get_mut(expert as usize) else { continue };
+                let Some((tokens, slots)) = grouped.get_mut(expert as usize) else {
+                    continue;
+                };
                 tokens.push(token as u32);
                 slots.push((token * self.config.per_token + slot) as u32);
             }
@@ -142,7 +164,9 @@ impl MoeFeedForward {
             }
             let tokens = Tensor::new(tokens, x.device())?;
             let weights = weights.index_select(&Tensor::new(slots, x.device())?, 0)?;
-            let y = expert.forward(&x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
+            let y = expert
+                .forward(&x.index_select(&tokens, 0)?)?
+                .broadcast_mul(&weights)?;
             out = out.index_add(&tokens, &y, 0)?;
         }
         Ok(out)
@@ -155,16 +179,29 @@ impl MoeFeedForward {
 }
 
 fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<SwiGlu>> {
-    let MoeConfig { hidden, width, experts, .. } = *config;
+    let MoeConfig {
+        hidden,
+        width,
+        experts,
+        ..
+    } = *config;
     let swiglu = |w1: Matrix, w2: Matrix, w3: Matrix| -> lfm2_hub::Result<SwiGlu> {
-        Ok(SwiGlu { w1: Linear::new(w1, None)?, w2: Linear::new(w2, None)?, w3: Linear::new(w3, None)? })
+        Ok(SwiGlu {
+            w1: Linear::new(w1, None)?,
+            w2: Linear::new(w2, None)?,
+            w3: Linear::new(w3, None)?,
+        })
     };
     if weights.contains("gate_up_proj") {
         let gate_up = weights.matrix("gate_up_proj", &[experts, 2 * width, hidden])?;
         let down = weights.matrix("down_proj", &[experts, hidden, width])?;
         let one = |e| {
             let both = gate_up.index(e)?;
-            swiglu(both.rows(0, width)?, down.index(e)?, both.rows(width, width)?)
+            swiglu(
+                both.rows(0, width)?,
+                down.index(e)?,
+                both.rows(width, width)?,
+            )
         };
         return (0..experts).map(one).collect();
     }
@@ -173,9 +210,13 @@ fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<S
         let w1 = stack("w1.weight", width, hidden)?;
         let w2 = stack("w2.weight", hidden, width)?;
         let w3 = stack("w3.weight", width, hidden)?;
-        return (0..experts).map(|e| swiglu(w1.index(e)?, w2.index(e)?, w3.index(e)?)).collect();
+        return (0..experts)
+            .map(|e| swiglu(w1.index(e)?, w2.index(e)?, w3.index(e)?))
+            .collect();
     }
-    (0..experts).map(|e| SwiGlu::load(&weights.pp(e), hidden, width)).collect()
+    (0..experts)
+        .map(|e| SwiGlu::load(&weights.pp(e), hidden, width))
+        .collect()
 }
 
 /// How often each expert was chosen.

@@ -20,7 +20,10 @@ impl RmsNorm {
     /// # Errors
     /// When the weight is missing or has another shape.
     pub fn load(weights: &Weights, dim: usize, eps: f64) -> LoadResult<Self> {
-        Ok(Self { weight: weights.tensor("weight", &[dim])?, eps })
+        Ok(Self {
+            weight: weights.tensor("weight", &[dim])?,
+            eps,
+        })
     }
 }
 

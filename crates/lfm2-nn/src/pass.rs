@@ -41,7 +41,10 @@ pub struct Pass<'a> {
 
 impl std::fmt::Debug for Pass<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pass").field("spans", &self.spans).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Pass")
+            .field("spans", &self.spans)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,12 +66,27 @@ impl<'a> Pass<'a> {
         for s in step.segments() {
             let past = cache.len(s.row);
             cache.prepare_row(s.row, s.len)?;
-            spans.push(Span { row: s.row, start, len: s.len, past });
+            spans.push(Span {
+                row: s.row,
+                start,
+                len: s.len,
+                past,
+            });
             start += s.len;
         }
         let positions: Vec<usize> = spans.iter().flat_map(|s| s.past..s.past + s.len).collect();
-        let ropes = ropes.iter().map(|r| r.table(&positions, dtype, device)).collect::<Result<_>>()?;
-        Ok(Self { spans, kind, cache, ropes, taps: Vec::new(), observer: None })
+        let ropes = ropes
+            .iter()
+            .map(|r| r.table(&positions, dtype, device))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            spans,
+            kind,
+            cache,
+            ropes,
+            taps: Vec::new(),
+            observer: None,
+        })
     }
 
     /// Lets `observer` see what happens inside.
@@ -100,7 +118,10 @@ impl<'a> Pass<'a> {
         self.observe(|o| o.embedded(x))
     }
 
-    pub(crate) fn observe(&mut self, tell: impl FnOnce(&mut dyn Observer) -> Result<()>) -> Result<()> {
+    pub(crate) fn observe(
+        &mut self,
+        tell: impl FnOnce(&mut dyn Observer) -> Result<()>,
+    ) -> Result<()> {
         match self.observer.as_deref_mut() {
             Some(observer) => tell(observer),
             None => Ok(()),
@@ -114,8 +135,13 @@ impl<'a> Pass<'a> {
             return Ok(mask.clone());
         }
         let inside = |t: usize, len: usize| t.checked_add_signed(offset).is_some_and(|t| t < len);
-        let values = self.spans.iter().flat_map(|s| (0..s.len).map(move |t| f32::from(inside(t, s.len))));
-        let mask = Tensor::from_iter(values, like.device())?.unsqueeze(1)?.to_dtype(like.dtype())?;
+        let values = self
+            .spans
+            .iter()
+            .flat_map(|s| (0..s.len).map(move |t| f32::from(inside(t, s.len))));
+        let mask = Tensor::from_iter(values, like.device())?
+            .unsqueeze(1)?
+            .to_dtype(like.dtype())?;
         self.taps.push((offset, mask.clone()));
         Ok(mask)
     }
@@ -124,8 +150,10 @@ impl<'a> Pass<'a> {
     /// for embeddings.
     pub fn finish(self, ids: Option<&[u32]>) {
         for span in &self.spans {
-            let fed = (span.start..span.start + span.len)
-                .map(|t| ids.and_then(|ids| ids.get(t)).map_or(Fed::Embedding, |id| Fed::Id(*id)));
+            let fed = (span.start..span.start + span.len).map(|t| {
+                ids.and_then(|ids| ids.get(t))
+                    .map_or(Fed::Embedding, |id| Fed::Id(*id))
+            });
             self.cache.append_fed(span.row, fed);
         }
     }

@@ -21,9 +21,15 @@ impl Rope {
         let half = head_dim / 2;
         let rotated = (factor * half as f64) as usize;
         let frequency = |i: usize| {
-            if i < rotated { 1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32) } else { 0.0 }
+            if i < rotated {
+                1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32)
+            } else {
+                0.0
+            }
         };
-        Self { inv_freq: (0..half).map(frequency).collect() }
+        Self {
+            inv_freq: (0..half).map(frequency).collect(),
+        }
     }
 
     /// Cosine and sine for these positions, `f32` angles cast to `dtype`.
@@ -32,11 +38,18 @@ impl Rope {
     /// When the device is out of memory.
     pub fn table(&self, positions: &[usize], dtype: DType, device: &Device) -> Result<RopeTable> {
         let shape = (positions.len(), 1, self.inv_freq.len());
-        let angles = || positions.iter().flat_map(|&p| self.inv_freq.iter().map(move |f| p as f32 * f));
+        let angles = || {
+            positions
+                .iter()
+                .flat_map(|&p| self.inv_freq.iter().map(move |f| p as f32 * f))
+        };
         let cos: Vec<f32> = angles().map(f32::cos).collect();
         let sin: Vec<f32> = angles().map(f32::sin).collect();
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, shape, device)?.to_dtype(dtype);
-        Ok(RopeTable { cos: tensor(cos)?, sin: tensor(sin)? })
+        Ok(RopeTable {
+            cos: tensor(cos)?,
+            sin: tensor(sin)?,
+        })
     }
 }
 

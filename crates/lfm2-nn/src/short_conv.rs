@@ -45,14 +45,23 @@ impl ShortConv {
     /// # Errors
     /// When a tensor is missing or has another shape.
     pub fn load(config: ShortConvConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
-        let ShortConvConfig { hidden, width, bias, .. } = config;
+        let ShortConvConfig {
+            hidden,
+            width,
+            bias,
+            ..
+        } = config;
         let conv = weights.pp("conv");
         Ok(Self {
             config,
             in_proj: weights.pp("in_proj").linear(hidden, 3 * hidden, bias)?,
             out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?,
             kernel: conv.conv_kernel(hidden, width)?,
-            bias: if bias == Bias::With { Some(conv.tensor("bias", &[hidden])?) } else { None },
+            bias: if bias == Bias::With {
+                Some(conv.tensor("bias", &[hidden])?)
+            } else {
+                None
+            },
         })
     }
 
@@ -96,7 +105,9 @@ impl ShortConv {
             let term = g.broadcast_mul(&self.tap(tap)?)?;
             sum = Some(sum.map_or_else(|| Ok(term.clone()), |s| s + &term)?);
         }
-        let Some(sum) = sum else { bail!("a convolution of width 0") };
+        let Some(sum) = sum else {
+            bail!("a convolution of width 0")
+        };
         gates.close(&sum, self.bias.as_ref())
     }
 
@@ -109,17 +120,30 @@ impl ShortConv {
                 bail!("layer {layer} is a convolution, its cache is not");
             };
             if self.config.window == Window::Centred && span.past > 0 {
-                bail!("a bidirectional model reads a sequence at once, row {} has {} tokens", span.row, span.past);
+                bail!(
+                    "a bidirectional model reads a sequence at once, row {} has {} tokens",
+                    span.row,
+                    span.past
+                );
             }
             let own = bcu.narrow(0, span.start, span.len)?;
             let causal = self.config.window == Window::Causal;
-            let y = match ops::short_conv(&own, &self.kernel, self.bias.as_ref(), causal.then_some(&*state)) {
+            let y = match ops::short_conv(
+                &own,
+                &self.kernel,
+                self.bias.as_ref(),
+                causal.then_some(&*state),
+            ) {
                 Some(y) => y?,
                 None => self.mix_generic(&own, state)?,
             };
             mixed.push(y);
         }
-        if let [one] = &mixed[..] { Ok(one.clone()) } else { Tensor::cat(&mixed, 0) }
+        if let [one] = &mixed[..] {
+            Ok(one.clone())
+        } else {
+            Tensor::cat(&mixed, 0)
+        }
     }
 
     /// One segment in plain tensor operations, for every device.
@@ -130,9 +154,15 @@ impl ShortConv {
         let after = self.config.width - 1 - before;
         let history = match self.config.window {
             Window::Causal => state.clone(),
-            Window::Centred => Tensor::zeros((before, self.config.hidden), bcu.dtype(), bcu.device())?,
+            Window::Centred => {
+                Tensor::zeros((before, self.config.hidden), bcu.dtype(), bcu.device())?
+            }
         };
-        let mut g = if before > 0 { Tensor::cat(&[&history, &gates.gated], 0)? } else { gates.gated.clone() };
+        let mut g = if before > 0 {
+            Tensor::cat(&[&history, &gates.gated], 0)?
+        } else {
+            gates.gated.clone()
+        };
         if after > 0 {
             g = g.pad_with_zeros(0, 0, after)?;
         }
@@ -163,7 +193,10 @@ struct Gates {
 impl Gates {
     fn split(bcu: &Tensor, hidden: usize) -> Result<Self> {
         let part = |i: usize| bcu.narrow(1, i * hidden, hidden);
-        Ok(Self { gated: (part(0)? * part(2)?)?, c: part(1)? })
+        Ok(Self {
+            gated: (part(0)? * part(2)?)?,
+            c: part(1)?,
+        })
     }
 
     fn close(&self, convolved: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {

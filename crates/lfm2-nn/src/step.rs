@@ -25,13 +25,17 @@ pub struct Step {
 impl Step {
     /// `len` tokens for the only sequence, row 0.
     pub fn single(len: usize) -> Self {
-        Self { segments: vec![Segment { row: 0, len }] }
+        Self {
+            segments: vec![Segment { row: 0, len }],
+        }
     }
 
     /// `lens[row]` tokens for every row; rows with no tokens are left out.
     pub fn rows(lens: &[usize]) -> Self {
         let segments = lens.iter().enumerate().filter(|(_, len)| **len > 0);
-        Self { segments: segments.map(|(row, &len)| Segment { row, len }).collect() }
+        Self {
+            segments: segments.map(|(row, &len)| Segment { row, len }).collect(),
+        }
     }
 
     /// Any segments. Each row may occur at most once and every length must be at least 1; the
@@ -53,7 +57,10 @@ impl Step {
     /// The common length when all segments are equally long.
     pub fn uniform_len(&self) -> Option<usize> {
         let first = self.segments.first()?.len;
-        self.segments.iter().all(|s| s.len == first).then_some(first)
+        self.segments
+            .iter()
+            .all(|s| s.len == first)
+            .then_some(first)
     }
 
     /// Packed index of the last token of every segment.
@@ -109,7 +116,10 @@ impl PaddedBatch {
         let mut lens = Vec::with_capacity(mask.len());
         for (row, real) in mask.iter().enumerate() {
             if real.len() != seq {
-                bail!("mask row {row}: expected {seq} columns, found {}", real.len());
+                bail!(
+                    "mask row {row}: expected {seq} columns, found {}",
+                    real.len()
+                );
             }
             let start = real.iter().position(|&r| r).unwrap_or(seq);
             let len = real[start..].iter().take_while(|&&r| r).count();
@@ -121,7 +131,12 @@ impl PaddedBatch {
         }
         let step = Step::rows(&lens);
         step.validate(mask.len())?;
-        Ok(Self { step, gather, batch: mask.len(), seq })
+        Ok(Self {
+            step,
+            gather,
+            batch: mask.len(),
+            seq,
+        })
     }
 
     /// The segments of the real tokens: one per row that has any.
@@ -136,7 +151,11 @@ impl PaddedBatch {
     pub fn pack(&self, padded: &Tensor) -> Result<Tensor> {
         let dims = padded.dims();
         if dims.len() < 2 || dims[0] != self.batch || dims[1] != self.seq {
-            bail!("expected ({}, {}, ..), found {dims:?}", self.batch, self.seq);
+            bail!(
+                "expected ({}, {}, ..), found {dims:?}",
+                self.batch,
+                self.seq
+            );
         }
         padded.flatten(0, 1)?.index_select(&self.index(padded)?, 0)
     }
@@ -148,7 +167,11 @@ impl PaddedBatch {
     pub fn unpack(&self, packed: &Tensor) -> Result<Tensor> {
         let mut shape = packed.dims().to_vec();
         if shape.first() != Some(&self.gather.len()) {
-            bail!("expected {} packed tokens, found {:?}", self.gather.len(), packed.dims());
+            bail!(
+                "expected {} packed tokens, found {:?}",
+                self.gather.len(),
+                packed.dims()
+            );
         }
         shape[0] = self.batch * self.seq;
         let flat = Tensor::zeros(shape.as_slice(), packed.dtype(), packed.device())?;
@@ -177,8 +200,14 @@ mod tests {
         assert_eq!(right.pack(&r)?.to_vec1::<u32>()?, [1, 2, 3, 4, 5]);
         assert_eq!(left.step().last_tokens(), [1, 4]);
         let x = Tensor::new(&[1f32, 2., 3., 4., 5.], &Device::Cpu)?;
-        assert_eq!(left.unpack(&x)?.to_vec2::<f32>()?, [[0., 1., 2.], [3., 4., 5.]]);
-        assert_eq!(right.unpack(&x)?.to_vec2::<f32>()?, [[1., 2., 0.], [3., 4., 5.]]);
+        assert_eq!(
+            left.unpack(&x)?.to_vec2::<f32>()?,
+            [[0., 1., 2.], [3., 4., 5.]]
+        );
+        assert_eq!(
+            right.unpack(&x)?.to_vec2::<f32>()?,
+            [[1., 2., 0.], [3., 4., 5.]]
+        );
         Ok(())
     }
 

@@ -50,7 +50,13 @@ impl Weights {
     /// The root of `source`. Activations, and with them norms and biases, are `dtype`; matrices
     /// stay as they are stored where the device can use them like that.
     pub fn new(source: Arc<dyn TensorSource>, dtype: DType, device: &Device) -> Self {
-        Self { source, prefix: String::new(), dtype, device: device.clone(), used: Arc::default() }
+        Self {
+            source,
+            prefix: String::new(),
+            dtype,
+            device: device.clone(),
+            used: Arc::default(),
+        }
     }
 
     /// The tensors under `part.`; like Candle's `VarBuilder::pp`.
@@ -75,7 +81,11 @@ impl Weights {
 
     /// The full name of `name` under this prefix.
     pub fn name(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        if self.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
     }
 
     /// Shape and storage of a tensor, if it exists.
@@ -96,7 +106,12 @@ impl Weights {
     /// Tensors of the whole source that nobody asked for, sorted.
     pub fn unused(&self) -> Vec<String> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<String> = self.source.names().into_iter().filter(|n| !used.contains(n)).collect();
+        let mut names: Vec<String> = self
+            .source
+            .names()
+            .into_iter()
+            .filter(|n| !used.contains(n))
+            .collect();
         names.sort();
         names
     }
@@ -124,7 +139,11 @@ impl Weights {
     /// # Errors
     /// As [`tensor`](Self::tensor).
     pub fn conv_kernel(&self, channels: usize, width: usize) -> Result<Tensor> {
-        let shapes: [&[usize]; 3] = [&[channels, 1, width], &[channels, width, 1], &[channels, width]];
+        let shapes: [&[usize]; 3] = [
+            &[channels, 1, width],
+            &[channels, width, 1],
+            &[channels, width],
+        ];
         let name = self.claim("weight", &shapes)?.0;
         let kernel = self.source.dense(&name, self.dtype, &self.device)?;
         Ok(kernel.reshape((channels, width))?)
@@ -139,7 +158,8 @@ impl Weights {
             Bias::With => Some(self.tensor("bias", &[output])?),
             Bias::Without => None,
         };
-        self.matrix("weight", &[output, input]).and_then(|weight| Linear::new(weight, bias))
+        self.matrix("weight", &[output, input])
+            .and_then(|weight| Linear::new(weight, bias))
     }
 
     /// The embedding table whose `weight` is `[vocab, hidden]`.
@@ -147,7 +167,10 @@ impl Weights {
     /// # Errors
     /// As [`tensor`](Self::tensor).
     pub fn embedding(&self, vocab: usize, hidden: usize) -> Result<Embedding> {
-        Ok(Embedding::new(self.matrix("weight", &[vocab, hidden])?, self.dtype))
+        Ok(Embedding::new(
+            self.matrix("weight", &[vocab, hidden])?,
+            self.dtype,
+        ))
     }
 
     /// A matrix, or a stack of them, in the form it is stored in: blocks stay blocks, half floats
@@ -161,22 +184,37 @@ impl Weights {
             return Ok(Matrix::Blocks(blocks));
         }
         let dtype = match info.stored {
-            StoredType::Dense(stored @ (DType::BF16 | DType::F16)) if self.device.is_cpu() && self.dtype == DType::F32 => {
+            StoredType::Dense(stored @ (DType::BF16 | DType::F16))
+                if self.device.is_cpu() && self.dtype == DType::F32 =>
+            {
                 stored
             }
             _ => self.dtype,
         };
-        Ok(Matrix::Dense(self.source.dense(&name, dtype, &self.device)?))
+        Ok(Matrix::Dense(self.source.dense(
+            &name,
+            dtype,
+            &self.device,
+        )?))
     }
 
     fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<(String, TensorInfo)> {
         let name = self.name(name);
-        let Some(info) = self.source.info(&name) else { return Err(Error::MissingTensor { name }) };
+        let Some(info) = self.source.info(&name) else {
+            return Err(Error::MissingTensor { name });
+        };
         if !shapes.iter().any(|s| **s == info.shape[..]) {
             let expected = shapes.first().map_or_else(Vec::new, |s| s.to_vec());
-            return Err(Error::TensorShape { name, expected, found: info.shape });
+            return Err(Error::TensorShape {
+                name,
+                expected,
+                found: info.shape,
+            });
         }
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone());
         Ok((name, info))
     }
 }
@@ -218,7 +256,10 @@ impl Matrix {
 }
 
 /// One matrix of a stack of GGML blocks, copied: blocks never straddle rows, so neither matrices.
-fn index_blocks(stack: &candle_core::quantized::QTensor, index: usize) -> candle_core::Result<candle_core::quantized::QTensor> {
+fn index_blocks(
+    stack: &candle_core::quantized::QTensor,
+    index: usize,
+) -> candle_core::Result<candle_core::quantized::QTensor> {
     use candle_core::quantized::{QStorage, QTensor};
     let (count, rows, cols) = stack.shape().dims3()?;
     let data = stack.data()?;

@@ -6,5 +6,7 @@
 mod config;
 mod model;
 
-pub use config::{Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TensorRole, TensorSpec, TextConfig};
+pub use config::{
+    Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TensorRole, TensorSpec, TextConfig,
+};
 pub use model::{LoadOptions, TextModel};

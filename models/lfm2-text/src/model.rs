@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lfm2_hub::{Error, Result, TensorSource};
+use lfm2_hub::{Checkpoint, Error, Result, TensorSource};
 use lfm2_nn::{
-    Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec, DType, Decoder, Device,
-    Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer, MoeConfig, MoeFeedForward, Module,
-    Observer, Pass, PassKind, RmsNorm, Rope, ShortConv, ShortConvConfig, Step, SwiGlu, Tensor, Visibility, Want,
-    Weights, Window,
+    Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec, DType,
+    Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer, Module,
+    MoeConfig, MoeFeedForward, Observer, Pass, PassKind, RmsNorm, Rope, ShortConv, ShortConvConfig,
+    Step, SwiGlu, Tensor, Visibility, Want, Weights, Window,
 };
 
 use crate::{Family, LayerKind, TextConfig};
@@ -39,7 +39,11 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, strict: false }
+        Self {
+            device: Device::Cpu,
+            dtype: None,
+            strict: false,
+        }
     }
 }
 
@@ -63,7 +67,11 @@ impl LoadOptions {
     }
 
     fn activation(&self) -> DType {
-        self.dtype.unwrap_or(if self.device.is_cpu() { DType::F32 } else { DType::BF16 })
+        self.dtype.unwrap_or(if self.device.is_cpu() {
+            DType::F32
+        } else {
+            DType::BF16
+        })
     }
 }
 
@@ -82,6 +90,15 @@ pub struct TextModel {
 }
 
 impl TextModel {
+    /// Builds the model of an opened checkpoint.
+    ///
+    /// # Errors
+    /// When the config is invalid, a tensor is missing or they contradict each other.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let config = TextConfig::from_json_within(checkpoint.config(), checkpoint.info().limits())?;
+        Self::from_tensors(config, checkpoint.tensors(), options)
+    }
+
     /// Builds the model from a config and the tensors of its checkpoint.
     ///
     /// # Errors
@@ -97,8 +114,14 @@ impl TextModel {
         let unused = weights.unused();
         if !unused.is_empty() {
             if options.strict {
-                let what = format!("a checkpoint with tensors nobody asks for ({})", unused.join(", "));
-                return Err(Error::Unsupported { what, hint: "load it without `strict`".into() });
+                let what = format!(
+                    "a checkpoint with tensors nobody asks for ({})",
+                    unused.join(", ")
+                );
+                return Err(Error::Unsupported {
+                    what,
+                    hint: "load it without `strict`".into(),
+                });
             }
             tracing::debug!(?unused, "tensors nobody asked for");
         }
@@ -111,12 +134,16 @@ impl TextModel {
     /// # Errors
     /// When a tensor is missing or contradicts the config; both are named.
     pub fn load(config: TextConfig, weights: &Weights) -> Result<Self> {
-        let found = PREFIXES.iter().find(|(prefix, _)| weights.pp(prefix).contains("embed_tokens.weight"));
+        let found = PREFIXES
+            .iter()
+            .find(|(prefix, _)| weights.pp(prefix).contains("embed_tokens.weight"));
         let (prefix, head) = found.unwrap_or(&PREFIXES[0]);
         let trunk = weights.pp(prefix);
         let config = config.reconcile_ffn(&trunk.pp("layers"))?;
 
-        let embed_tokens = trunk.pp("embed_tokens").embedding(config.vocab_size, config.hidden_size)?;
+        let embed_tokens = trunk
+            .pp("embed_tokens")
+            .embedding(config.vocab_size, config.hidden_size)?;
         let head = weights.pp(head).pp("lm_head");
         let lm_head = if config.tied {
             Some(embed_tokens.as_linear()?)
@@ -128,9 +155,15 @@ impl TextModel {
         let layers = (0..config.layers.len())
             .map(|i| load_block(&config, i, &trunk.pp("layers").pp(i)))
             .collect::<Result<Vec<_>>>()?;
-        let rope = |spec: crate::RopeSpec| Rope::proportional(config.head_dim, spec.theta, spec.rotary_factor);
+        let rope = |spec: crate::RopeSpec| {
+            Rope::proportional(config.head_dim, spec.theta, spec.rotary_factor)
+        };
         Ok(Self {
-            embedding_norm: RmsNorm::load(&trunk.pp("embedding_norm"), config.hidden_size, config.norm_eps)?,
+            embedding_norm: RmsNorm::load(
+                &trunk.pp("embedding_norm"),
+                config.hidden_size,
+                config.norm_eps,
+            )?,
             ropes: [rope(config.rope), rope(config.sliding_rope)].into(),
             embed_tokens,
             layers: layers.into(),
@@ -174,17 +207,23 @@ impl TextModel {
     ///
     /// # Errors
     /// As [`Decoder::forward`], and whatever the observer returns.
-    pub fn forward_observed(
+    pub fn forward_observed<'a>(
         &self,
         input: Input<'_>,
         step: &Step,
-        cache: &mut Cache,
+        cache: &'a mut Cache,
         want: Want,
-        observer: Option<&mut dyn Observer>,
+        observer: Option<&'a mut dyn Observer>,
     ) -> candle_core::Result<Tensor> {
         let (x, ids) = self.read_input(input, step)?;
-        let mut pass = Pass::new(step, PassKind::Extend, cache, &self.ropes, (self.dtype, &self.device))?
-            .observed_by(observer);
+        let mut pass = Pass::new(
+            step,
+            PassKind::Extend,
+            cache,
+            &self.ropes,
+            (self.dtype, &self.device),
+        )?
+        .observed_by(observer);
         let x = self.trunk(x, &mut pass)?;
         pass.finish(ids.as_deref());
         let last = |x: &Tensor| x.index_select(&Tensor::new(step.last_tokens(), &self.device)?, 0);
@@ -195,14 +234,26 @@ impl TextModel {
         }
     }
 
-    fn read_input(&self, input: Input<'_>, step: &Step) -> candle_core::Result<(Tensor, Option<Vec<u32>>)> {
+    fn read_input(
+        &self,
+        input: Input<'_>,
+        step: &Step,
+    ) -> candle_core::Result<(Tensor, Option<Vec<u32>>)> {
         let (x, ids) = match input {
-            Input::Ids(ids) => (self.embed_tokens(&ids.flatten_all()?)?, Some(ids.flatten_all()?.to_vec1()?)),
+            Input::Ids(ids) => (
+                self.embed_tokens(&ids.flatten_all()?)?,
+                Some(ids.flatten_all()?.to_vec1()?),
+            ),
             Input::Embeddings(x) => (x.to_dtype(self.dtype)?, None),
         };
         let expected = (step.tokens(), self.config.hidden_size);
         if x.dims2()? != expected {
-            candle_core::bail!("expected input for {} tokens of width {}, found {:?}", expected.0, expected.1, x.dims());
+            candle_core::bail!(
+                "expected input for {} tokens of width {}, found {:?}",
+                expected.0,
+                expected.1,
+                x.dims()
+            );
         }
         Ok((x, ids))
     }
@@ -225,12 +276,18 @@ impl TextConfig {
     /// What the state of one sequence of such a model looks like.
     pub fn cache_layout(&self) -> CacheLayout {
         let shape = |kind: &LayerKind| match kind {
-            LayerKind::Conv => LayerShape::Conv { channels: self.hidden_size, width: self.conv_width - 1 },
-            LayerKind::FullAttention | LayerKind::SlidingAttention => {
-                LayerShape::Kv { kv_heads: self.kv_heads, head_dim: self.head_dim }
-            }
+            LayerKind::Conv => LayerShape::Conv {
+                channels: self.hidden_size,
+                width: self.conv_width - 1,
+            },
+            LayerKind::FullAttention | LayerKind::SlidingAttention => LayerShape::Kv {
+                kv_heads: self.kv_heads,
+                head_dim: self.head_dim,
+            },
         };
-        CacheLayout { layers: self.layers.iter().map(shape).collect() }
+        CacheLayout {
+            layers: self.layers.iter().map(shape).collect(),
+        }
     }
 }
 
@@ -247,7 +304,13 @@ impl Decoder for TextModel {
         Cache::new(self.cache_layout(), spec, self.dtype, &self.device)
     }
 
-    fn forward(&self, input: Input<'_>, step: &Step, cache: &mut Cache, want: Want) -> candle_core::Result<Tensor> {
+    fn forward(
+        &self,
+        input: Input<'_>,
+        step: &Step,
+        cache: &mut Cache,
+        want: Want,
+    ) -> candle_core::Result<Tensor> {
         self.forward_observed(input, step, cache, want, None)
     }
 
@@ -256,9 +319,18 @@ impl Decoder for TextModel {
         if replay.is_empty() {
             return Ok(());
         }
-        let step = Step::segments_of(vec![lfm2_nn::Segment { row, len: replay.len() }]);
+        let step = Step::segments_of(vec![lfm2_nn::Segment {
+            row,
+            len: replay.len(),
+        }]);
         let x = self.embed_tokens(&Tensor::new(replay.as_slice(), &self.device)?)?;
-        let mut pass = Pass::new(&step, PassKind::Replay, cache, &self.ropes, (self.dtype, &self.device))?;
+        let mut pass = Pass::new(
+            &step,
+            PassKind::Replay,
+            cache,
+            &self.ropes,
+            (self.dtype, &self.device),
+        )?;
         self.trunk(x, &mut pass)?;
         pass.finish(Some(&replay));
         Ok(())
@@ -268,7 +340,13 @@ impl Decoder for TextModel {
 fn load_block(config: &TextConfig, layer: usize, weights: &Weights) -> Result<HybridBlock> {
     let hidden = config.hidden_size;
     let norm = |name: &str| RmsNorm::load(&weights.pp(name), hidden, config.norm_eps);
-    let post = |name: &str| if config.sandwich_norm { norm(name).map(Some) } else { Ok(None) };
+    let post = |name: &str| {
+        if config.sandwich_norm {
+            norm(name).map(Some)
+        } else {
+            Ok(None)
+        }
+    };
     let mixer = match config.layers[layer] {
         LayerKind::Conv => Mixer::ShortConv(Box::new(load_conv(config, weights)?)),
         kind => Mixer::Attention(Box::new(load_attention(config, kind, weights)?)),
@@ -304,7 +382,11 @@ fn load_conv(config: &TextConfig, weights: &Weights) -> Result<ShortConv> {
         hidden: config.hidden_size,
         width: config.conv_width,
         bias: config.conv_bias.into(),
-        window: if config.bidirectional { Window::Centred } else { Window::Causal },
+        window: if config.bidirectional {
+            Window::Centred
+        } else {
+            Window::Causal
+        },
     };
     ShortConv::load(conv, &weights.pp("conv"))
 }
@@ -313,7 +395,9 @@ fn load_attention(config: &TextConfig, kind: LayerKind, weights: &Weights) -> Re
     let sliding = kind == LayerKind::SlidingAttention;
     let visibility = match (config.bidirectional, sliding) {
         (true, _) => Visibility::Bidirectional,
-        (false, true) => Visibility::Sliding { window: config.sliding_window },
+        (false, true) => Visibility::Sliding {
+            window: config.sliding_window,
+        },
         (false, false) => Visibility::Causal,
     };
     let attention = AttentionConfig {

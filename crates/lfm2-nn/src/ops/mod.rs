@@ -50,7 +50,13 @@ pub(crate) fn sigmoid(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Attention of `q (len, heads, d)` to `k`, `v (kv_heads, capacity, d)`; `(len, heads, d)`.
-pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64, mask: Mask) -> Result<Tensor> {
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    mask: Mask,
+) -> Result<Tensor> {
     plain::attention(q, k, v, scale, mask)
 }
 

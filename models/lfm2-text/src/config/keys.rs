@@ -15,7 +15,9 @@ impl<'a> Keys<'a> {
 
     /// A whole number from 0; also accepts `64.0`.
     pub(super) fn size(self, key: &str) -> Result<Option<usize>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
         let whole = value.as_u64().or_else(|| {
             let float = value.as_f64()?;
             (float >= 0.0 && float.fract() == 0.0 && float < 9.0e15).then_some(float as u64)
@@ -30,13 +32,19 @@ impl<'a> Keys<'a> {
     pub(super) fn bounded(self, key: &str, default: usize, limit: usize) -> Result<usize> {
         let found = self.size(key)?.unwrap_or(default);
         if found > limit {
-            return Err(Error::Limit { what: format!("config: {key}"), limit: limit as u64, found: found as u64 });
+            return Err(Error::Limit {
+                what: format!("config: {key}"),
+                limit: limit as u64,
+                found: found as u64,
+            });
         }
         Ok(found)
     }
 
     pub(super) fn float(self, key: &str) -> Result<Option<f64>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
         match value.as_f64().filter(|f| f.is_finite()) {
             Some(f) => Ok(Some(f)),
             None => Err(wrong(key, "a finite number", value)),
@@ -44,32 +52,59 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn bool(self, key: &str) -> Result<Option<bool>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| wrong(key, "true or false", value))
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        value
+            .as_bool()
+            .map(Some)
+            .ok_or_else(|| wrong(key, "true or false", value))
     }
 
     pub(super) fn str(self, key: &str) -> Result<Option<&'a str>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| wrong(key, "a string", value))
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        value
+            .as_str()
+            .map(Some)
+            .ok_or_else(|| wrong(key, "a string", value))
     }
 
     pub(super) fn object(self, key: &str) -> Result<Option<Keys<'a>>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_object().map(|o| Some(Keys(o))).ok_or_else(|| wrong(key, "an object", value))
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        value
+            .as_object()
+            .map(|o| Some(Keys(o)))
+            .ok_or_else(|| wrong(key, "an object", value))
     }
 
     pub(super) fn array(self, key: &str) -> Result<Option<&'a [Value]>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_array().map(|a| Some(&a[..])).ok_or_else(|| wrong(key, "a list", value))
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        value
+            .as_array()
+            .map(|a| Some(&a[..]))
+            .ok_or_else(|| wrong(key, "a list", value))
     }
 
     /// One token id or a list of them, each below `vocab`.
     pub(super) fn token_ids(self, key: &str, vocab: usize) -> Result<Vec<u32>> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let list = value.as_array().map_or(std::slice::from_ref(value), |a| &a[..]);
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let list = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), |a| &a[..]);
         list.iter()
             .map(|v| {
-                let id = v.as_u64().filter(|&id| id < vocab as u64).and_then(|id| u32::try_from(id).ok());
+                let id = v
+                    .as_u64()
+                    .filter(|&id| id < vocab as u64)
+                    .and_then(|id| u32::try_from(id).ok());
                 id.ok_or_else(|| wrong(key, &format!("token ids below vocab_size {vocab}"), value))
             })
             .collect()
@@ -79,7 +114,10 @@ impl<'a> Keys<'a> {
 pub(super) fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     let mut found = found.to_string();
     if found.len() > 80 {
-        let cut = (0..=77).rev().find(|&i| found.is_char_boundary(i)).unwrap_or(0);
+        let cut = (0..=77)
+            .rev()
+            .find(|&i| found.is_char_boundary(i))
+            .unwrap_or(0);
         found.truncate(cut);
         found.push('…');
     }

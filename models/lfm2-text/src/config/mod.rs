@@ -113,7 +113,9 @@ impl FfnRule {
             return self.stated;
         }
         let two_thirds = 2 * self.stated / 3;
-        let scaled = self.multiplier.map_or(two_thirds, |m| (m * two_thirds as f64) as usize);
+        let scaled = self
+            .multiplier
+            .map_or(two_thirds, |m| (m * two_thirds as f64) as usize);
         scaled.div_ceil(self.multiple_of) * self.multiple_of
     }
 }
@@ -205,7 +207,9 @@ impl TextConfig {
     pub fn reconcile_ffn(mut self, layers: &Weights) -> Result<Self> {
         let dense = (0..self.layers.len()).find(|&layer| !self.is_moe_layer(layer));
         let w1 = dense.and_then(|layer| layers.pp(layer).info("feed_forward.w1.weight"));
-        let Some(&found) = w1.as_ref().and_then(|info| info.shape.first()) else { return Ok(self) };
+        let Some(&found) = w1.as_ref().and_then(|info| info.shape.first()) else {
+            return Ok(self);
+        };
         if found == self.ffn_width {
             return Ok(self);
         }
@@ -219,7 +223,11 @@ impl TextConfig {
                 ),
             ));
         }
-        tracing::warn!(rule = self.ffn_width, weights = found, "the stated feed-forward width already is the final one");
+        tracing::warn!(
+            rule = self.ffn_width,
+            weights = found,
+            "the stated feed-forward width already is the final one"
+        );
         self.ffn_width = found;
         Ok(self)
     }

@@ -19,13 +19,21 @@ fn with(changes: Value) -> Value {
 }
 
 fn message(changes: Value) -> String {
-    TextConfig::from_json(&with(changes)).unwrap_err().to_string()
+    TextConfig::from_json(&with(changes))
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
 fn the_width_rule_gives_the_published_widths() {
     let width = |stated, multiplier, multiple_of| {
-        FfnRule { stated, adjust: true, multiplier: Some(multiplier), multiple_of }.width()
+        FfnRule {
+            stated,
+            adjust: true,
+            multiplier: Some(multiplier),
+            multiple_of,
+        }
+        .width()
     };
     assert_eq!(width(6656, 1.0, 256), 4608);
     assert_eq!(width(10240, 1.0, 256), 6912);
@@ -39,7 +47,10 @@ fn defaults_are_those_of_the_reference() {
     let config = TextConfig::from_json(&base()).unwrap();
     assert_eq!(config.ffn_width, 160);
     assert_eq!(config.head_dim, 16);
-    assert_eq!((config.rope.theta, config.conv_width, config.norm_eps), (1e6, 3, 1e-5));
+    assert_eq!(
+        (config.rope.theta, config.conv_width, config.norm_eps),
+        (1e6, 3, 1e-5)
+    );
     assert!(config.tied && !config.conv_bias && !config.bidirectional);
     assert_eq!(config.to_string(), "ccA");
 }
@@ -59,16 +70,25 @@ fn nested_theta_wins_over_flat_over_the_first_spelling() {
     let theta = |changes| TextConfig::from_json(&with(changes)).unwrap().rope.theta;
     assert_eq!(theta(json!({"theta": 5.0})), 5.0);
     assert_eq!(theta(json!({"theta": 5.0, "rope_theta": 6.0})), 6.0);
-    assert_eq!(theta(json!({"rope_theta": 6.0, "rope_parameters": {"rope_theta": 7.0}})), 7.0);
+    assert_eq!(
+        theta(json!({"rope_theta": 6.0, "rope_parameters": {"rope_theta": 7.0}})),
+        7.0
+    );
 }
 
 #[test]
 fn cf_02_heads_that_do_not_divide() {
     assert!(message(json!({"num_attention_heads": 0})).contains("num_attention_heads"));
     let text = message(json!({"num_attention_heads": 5}));
-    assert!(text.contains("hidden_size") && text.contains("num_attention_heads"), "{text}");
+    assert!(
+        text.contains("hidden_size") && text.contains("num_attention_heads"),
+        "{text}"
+    );
     let text = message(json!({"num_key_value_heads": 3}));
-    assert!(text.contains("num_key_value_heads") && text.contains("num_attention_heads"), "{text}");
+    assert!(
+        text.contains("num_key_value_heads") && text.contains("num_attention_heads"),
+        "{text}"
+    );
     assert!(message(json!({"head_dim": 15})).contains("head_dim"));
 }
 
@@ -76,7 +96,9 @@ fn cf_02_heads_that_do_not_divide() {
 fn cf_03_layer_types_of_wrong_length_kind_or_contradicting() {
     assert!(message(json!({"layer_types": ["conv"]})).contains("num_hidden_layers"));
     assert!(message(json!({"layer_types": ["conv", "conv", "mamba"]})).contains("mamba"));
-    assert!(message(json!({"layer_types": ["conv", "conv", "sliding_attention"]})).contains("sliding"));
+    assert!(
+        message(json!({"layer_types": ["conv", "conv", "sliding_attention"]})).contains("sliding")
+    );
     assert!(message(json!({"full_attn_idxs": [0]})).contains("full_attn_idxs"));
     assert!(message(json!({"full_attn_idxs": [7]})).contains("full_attn_idxs"));
     assert!(TextConfig::from_json(&with(json!({"full_attn_idxs": [2]}))).is_ok());
@@ -105,7 +127,9 @@ fn cf_08_experts() {
         changes["model_type"] = json!("lfm2_moe");
         message(changes)
     };
-    assert!(moe(json!({"num_experts": 2, "num_experts_per_tok": 3})).contains("num_experts_per_tok"));
+    assert!(
+        moe(json!({"num_experts": 2, "num_experts_per_tok": 3})).contains("num_experts_per_tok")
+    );
     assert!(moe(json!({"num_experts": 0})).contains("num_experts"));
     assert!(moe(json!({"num_dense_layers": 4})).contains("num_dense_layers"));
 }
@@ -113,8 +137,15 @@ fn cf_08_experts() {
 #[test]
 fn cf_09_contradicting_tie_keys() {
     let text = message(json!({"tie_embedding": true, "tie_word_embeddings": false}));
-    assert!(text.contains("tie_embedding") && text.contains("tie_word_embeddings"), "{text}");
-    assert!(!TextConfig::from_json(&with(json!({"tie_word_embeddings": false}))).unwrap().tied);
+    assert!(
+        text.contains("tie_embedding") && text.contains("tie_word_embeddings"),
+        "{text}"
+    );
+    assert!(
+        !TextConfig::from_json(&with(json!({"tie_word_embeddings": false})))
+            .unwrap()
+            .tied
+    );
 }
 
 #[test]
