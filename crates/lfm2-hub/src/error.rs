@@ -110,8 +110,18 @@ pub enum Error {
     Network {
         /// The address without query, which could hold secrets.
         address: String,
-        /// What happened, and what the server said.
+        /// The status of the answer, when there was one.
+        status: Option<u16>,
+        /// What happened.
         detail: String,
+    },
+    /// A server refuses access.
+    #[error("access to {what} denied: {hint}")]
+    Denied {
+        /// The repository.
+        what: String,
+        /// What the caller can do.
+        hint: String,
     },
     /// A tensor operation failed.
     #[error(transparent)]
@@ -125,6 +135,7 @@ impl Error {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 ErrorKind::NotFound
             }
+            Self::Network { status: Some(429 | 503), .. } => ErrorKind::Busy,
             Self::Io { .. } | Self::Network { .. } => ErrorKind::Io,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::InvalidFile { .. }
@@ -133,7 +144,7 @@ impl Error {
             | Self::TensorShape { .. } => ErrorKind::InvalidModel,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Limit { .. } => ErrorKind::Limit,
-            Self::InvalidInput(_) => ErrorKind::InvalidInput,
+            Self::InvalidInput(_) | Self::Denied { .. } => ErrorKind::InvalidInput,
             Self::Candle(_) => ErrorKind::Internal,
         }
     }

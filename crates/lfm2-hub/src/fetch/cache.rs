@@ -77,6 +77,7 @@ impl HubCache {
         self.repository(id).join("refs").join(revision.as_str())
     }
 
+    #[cfg(feature = "download")]
     /// The marker for a file that the commit does not have.
     pub(super) fn absence(&self, snapshot: &Snapshot, name: &str) -> PathBuf {
         self.repository(&snapshot.id)
@@ -130,13 +131,4 @@ impl Fetch for HubCache {
 
 fn hint(id: &RepoId, revision: &str) -> String {
     format!("run `lfm2 download {id}@{revision}` while online")
-}
-
-/// Creates the folders above `path`.
-#[cfg(feature = "download")]
-pub(super) fn make_parent(path: &std::path::Path) -> Result<()> {
-    match path.parent() {
-        Some(parent) => std::fs::create_dir_all(parent).map_err(|source| Error::io(parent, source)),
-        None => Ok(()),
-    }
 }

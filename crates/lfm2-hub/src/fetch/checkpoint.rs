@@ -80,7 +80,7 @@ fn fetch_weights(
 fn standard_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
     let settings = HubSettings::resolve(options)?;
     match settings.network {
-        crate::Network::Allowed => Ok(Arc::new(super::HubClient::new(
+        crate::Network::Allowed => Ok(Arc::new(super::HubClient::with_settings(
             settings,
             options.progress.clone(),
         )?)),

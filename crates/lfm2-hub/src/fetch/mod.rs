@@ -6,13 +6,23 @@
 
 mod cache;
 mod checkpoint;
+#[cfg(feature = "download")]
+mod client;
+#[cfg(feature = "download")]
+mod link;
 mod progress;
+#[cfg(feature = "download")]
+mod remote;
 mod settings;
+#[cfg(feature = "download")]
+mod transfer;
 
 use std::path::PathBuf;
 
 pub use cache::HubCache;
 pub use checkpoint::{Parts, fetch_checkpoint};
+#[cfg(feature = "download")]
+pub use client::HubClient;
 pub use progress::{Progress, ProgressEvent};
 pub(crate) use settings::HubSettings;
 

@@ -1,0 +1,81 @@
+//! The parts of the cache that are written: locks, references, markers and links.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::remote::Etag;
+use super::{HubCache, Snapshot};
+use crate::files::{Overwrite, write_atomic};
+use crate::{Error, RepoId, Result, Revision};
+
+/// Held while one blob is downloaded, so that two processes do not write the same file. The
+/// operating system releases it when the holder ends, however it ends.
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl HubCache {
+    pub(super) fn lock(&self, id: &RepoId, etag: &Etag) -> Result<Lock> {
+        let path = self.locks(id).join(format!("{}.lock", etag.as_str()));
+        make_parent(&path)?;
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| Lock(file)));
+        lock.map_err(|source| Error::io(&path, source))
+    }
+
+    pub(super) fn blob(&self, id: &RepoId, etag: &Etag) -> Result<PathBuf> {
+        let path = self.repository(id).join("blobs").join(etag.as_str());
+        make_parent(&path)?;
+        Ok(path)
+    }
+
+    /// Notes which commit `revision` is now.
+    pub(super) fn remember(&self, id: &RepoId, revision: &Revision, commit: &str) -> Result<()> {
+        if revision.is_commit() {
+            return Ok(());
+        }
+        let path = self.reference(id, revision);
+        make_parent(&path)?;
+        write_atomic(&path, Overwrite::Replace, |file| {
+            file.write_all(commit.as_bytes()).map_err(|source| Error::io(&path, source))
+        })
+    }
+
+    /// Notes that the commit has no such file, so that nobody asks again.
+    pub(super) fn mark_absent(&self, snapshot: &Snapshot, name: &str) -> Result<()> {
+        let path = self.absence(snapshot, name);
+        make_parent(&path)?;
+        File::create(&path).map(drop).map_err(|source| Error::io(&path, source))
+    }
+
+    /// Puts the blob into the snapshot under its name.
+    pub(super) fn link(&self, snapshot: &Snapshot, name: &str, etag: &Etag) -> Result<PathBuf> {
+        let path = snapshot.folder.join(name);
+        make_parent(&path)?;
+        if path.symlink_metadata().is_ok() {
+            std::fs::remove_file(&path).map_err(|source| Error::io(&path, source))?;
+        }
+        match place(&self.repository(&snapshot.id), etag, &path) {
+            // Another process was faster, with the same blob.
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(&path, error)),
+            _ => Ok(path),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn place(_repository: &Path, etag: &Etag, path: &Path) -> std::io::Result<()> {
+    let target = Path::new("..").join("..").join("blobs").join(etag.as_str());
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Links need rights on Windows that ordinary users lack.
+#[cfg(not(unix))]
+fn place(repository: &Path, etag: &Etag, path: &Path) -> std::io::Result<()> {
+    std::fs::copy(repository.join("blobs").join(etag.as_str()), path).map(drop)
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => std::fs::create_dir_all(parent).map_err(|source| Error::io(parent, source)),
+        None => Ok(()),
+    }
+}
