@@ -67,219 +67,49 @@ const fn role(
     }
 }
 
-static EMBEDDING: Role = role(
-    "token_embd.weight",
-    "model.embed_tokens.weight",
-    &[Dim::Vocab, Dim::Hidden],
-    Precision::Embedding,
-);
-static FINAL_NORM: Role = role(
-    "token_embd_norm.weight",
-    "model.embedding_norm.weight",
-    &[Dim::Hidden],
-    Precision::Full,
-);
-static HEAD: Role = role(
-    OUTPUT,
-    "lm_head.weight",
-    &[Dim::Vocab, Dim::Hidden],
-    Precision::Embedding,
-);
-
 /// The head of a model that does not share it with the embedding.
 pub(super) const OUTPUT: &str = "output.weight";
 
 /// The second name of the final norm, which some writers use.
 const FINAL_NORM_ALIAS: &str = "output_norm.weight";
 
-use Dim::{ExpertFfn, Experts, Ffn, Head, Heads, Hidden, Kernel, KvHeads, ThriceHidden};
-use Precision::{Full, Weight};
+use Dim::{ExpertFfn, Experts, Ffn, Head, Heads, Hidden, Kernel, KvHeads, ThriceHidden, Vocab};
+use Part::{Attention, Conv, ConvBias, DenseFeed, Every, ExpertBias, MoeFeed};
+use Precision::{Embedding, Full, Weight};
+
+/// The tensors outside the layers.
+#[rustfmt::skip] // One role per line.
+static EMBEDDING: Role = role("token_embd.weight", "model.embed_tokens.weight", &[Vocab, Hidden], Embedding);
+#[rustfmt::skip]
+static FINAL_NORM: Role = role("token_embd_norm.weight", "model.embedding_norm.weight", &[Hidden], Full);
+#[rustfmt::skip]
+static HEAD: Role = role(OUTPUT, "lm_head.weight", &[Vocab, Hidden], Embedding);
 
 /// The tensors of a layer, in the order they are written.
+#[rustfmt::skip] // One role per line.
 static LAYER: [(Part, Role); 22] = [
-    (
-        Part::Every,
-        role("attn_norm.weight", "operator_norm.weight", &[Hidden], Full),
-    ),
-    (
-        Part::Every,
-        role("ffn_norm.weight", "ffn_norm.weight", &[Hidden], Full),
-    ),
-    (
-        Part::Conv,
-        role(
-            "shortconv.conv.weight",
-            "conv.conv.weight",
-            &[Hidden, Kernel],
-            Full,
-        ),
-    ),
-    (
-        Part::Conv,
-        role(
-            "shortconv.in_proj.weight",
-            "conv.in_proj.weight",
-            &[ThriceHidden, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::Conv,
-        role(
-            "shortconv.out_proj.weight",
-            "conv.out_proj.weight",
-            &[Hidden, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::ConvBias,
-        role("shortconv.conv.bias", "conv.conv.bias", &[Hidden], Full),
-    ),
-    (
-        Part::ConvBias,
-        role(
-            "shortconv.in_proj.bias",
-            "conv.in_proj.bias",
-            &[ThriceHidden],
-            Full,
-        ),
-    ),
-    (
-        Part::ConvBias,
-        role(
-            "shortconv.out_proj.bias",
-            "conv.out_proj.bias",
-            &[Hidden],
-            Full,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_q.weight",
-            "self_attn.q_proj.weight",
-            &[Heads, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_k.weight",
-            "self_attn.k_proj.weight",
-            &[KvHeads, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_v.weight",
-            "self_attn.v_proj.weight",
-            &[KvHeads, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_output.weight",
-            "self_attn.out_proj.weight",
-            &[Hidden, Heads],
-            Weight,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_q_norm.weight",
-            "self_attn.q_layernorm.weight",
-            &[Head],
-            Full,
-        ),
-    ),
-    (
-        Part::Attention,
-        role(
-            "attn_k_norm.weight",
-            "self_attn.k_layernorm.weight",
-            &[Head],
-            Full,
-        ),
-    ),
-    (
-        Part::DenseFeed,
-        role(
-            "ffn_gate.weight",
-            "feed_forward.w1.weight",
-            &[Ffn, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::DenseFeed,
-        role(
-            "ffn_up.weight",
-            "feed_forward.w3.weight",
-            &[Ffn, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::DenseFeed,
-        role(
-            "ffn_down.weight",
-            "feed_forward.w2.weight",
-            &[Hidden, Ffn],
-            Weight,
-        ),
-    ),
-    (
-        Part::MoeFeed,
-        role(
-            "ffn_gate_inp.weight",
-            "feed_forward.gate.weight",
-            &[Experts, Hidden],
-            Full,
-        ),
-    ),
-    (
-        Part::MoeFeed,
-        role(
-            "ffn_gate_exps.weight",
-            "feed_forward.experts.w1.weight",
-            &[Experts, ExpertFfn, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::MoeFeed,
-        role(
-            "ffn_up_exps.weight",
-            "feed_forward.experts.w3.weight",
-            &[Experts, ExpertFfn, Hidden],
-            Weight,
-        ),
-    ),
-    (
-        Part::MoeFeed,
-        role(
-            "ffn_down_exps.weight",
-            "feed_forward.experts.w2.weight",
-            &[Experts, Hidden, ExpertFfn],
-            Weight,
-        ),
-    ),
-    (
-        Part::ExpertBias,
-        role(
-            "exp_probs_b.bias",
-            "feed_forward.expert_bias",
-            &[Experts],
-            Full,
-        ),
-    ),
+    (Every, role("attn_norm.weight", "operator_norm.weight", &[Hidden], Full)),
+    (Every, role("ffn_norm.weight", "ffn_norm.weight", &[Hidden], Full)),
+    (Conv, role("shortconv.conv.weight", "conv.conv.weight", &[Hidden, Kernel], Full)),
+    (Conv, role("shortconv.in_proj.weight", "conv.in_proj.weight", &[ThriceHidden, Hidden], Weight)),
+    (Conv, role("shortconv.out_proj.weight", "conv.out_proj.weight", &[Hidden, Hidden], Weight)),
+    (ConvBias, role("shortconv.conv.bias", "conv.conv.bias", &[Hidden], Full)),
+    (ConvBias, role("shortconv.in_proj.bias", "conv.in_proj.bias", &[ThriceHidden], Full)),
+    (ConvBias, role("shortconv.out_proj.bias", "conv.out_proj.bias", &[Hidden], Full)),
+    (Attention, role("attn_q.weight", "self_attn.q_proj.weight", &[Heads, Hidden], Weight)),
+    (Attention, role("attn_k.weight", "self_attn.k_proj.weight", &[KvHeads, Hidden], Weight)),
+    (Attention, role("attn_v.weight", "self_attn.v_proj.weight", &[KvHeads, Hidden], Weight)),
+    (Attention, role("attn_output.weight", "self_attn.out_proj.weight", &[Hidden, Heads], Weight)),
+    (Attention, role("attn_q_norm.weight", "self_attn.q_layernorm.weight", &[Head], Full)),
+    (Attention, role("attn_k_norm.weight", "self_attn.k_layernorm.weight", &[Head], Full)),
+    (DenseFeed, role("ffn_gate.weight", "feed_forward.w1.weight", &[Ffn, Hidden], Weight)),
+    (DenseFeed, role("ffn_up.weight", "feed_forward.w3.weight", &[Ffn, Hidden], Weight)),
+    (DenseFeed, role("ffn_down.weight", "feed_forward.w2.weight", &[Hidden, Ffn], Weight)),
+    (MoeFeed, role("ffn_gate_inp.weight", "feed_forward.gate.weight", &[Experts, Hidden], Full)),
+    (MoeFeed, role("ffn_gate_exps.weight", "feed_forward.experts.w1.weight", &[Experts, ExpertFfn, Hidden], Weight)),
+    (MoeFeed, role("ffn_up_exps.weight", "feed_forward.experts.w3.weight", &[Experts, ExpertFfn, Hidden], Weight)),
+    (MoeFeed, role("ffn_down_exps.weight", "feed_forward.experts.w2.weight", &[Experts, Hidden, ExpertFfn], Weight)),
+    (ExpertBias, role("exp_probs_b.bias", "feed_forward.expert_bias", &[Experts], Full)),
 ];
 
 /// A tensor that a model with given hyperparameters has.

@@ -69,98 +69,29 @@ const fn facts(
     }
 }
 
+#[rustfmt::skip] // One type per line.
 const TABLE: [Facts; 11] = [
     facts(Quantization::F32, "F32", (0, 0), (1, 4), GgmlDType::F32),
     facts(Quantization::F16, "F16", (1, 1), (1, 2), GgmlDType::F16),
-    facts(
-        Quantization::BF16,
-        "BF16",
-        (30, 32),
-        (1, 2),
-        GgmlDType::BF16,
-    ),
-    facts(
-        Quantization::Q8_0,
-        "Q8_0",
-        (8, 7),
-        (32, 34),
-        GgmlDType::Q8_0,
-    ),
-    facts(
-        Quantization::Q4_0,
-        "Q4_0",
-        (2, 2),
-        (32, 18),
-        GgmlDType::Q4_0,
-    ),
-    facts(
-        Quantization::Q4_1,
-        "Q4_1",
-        (3, 3),
-        (32, 20),
-        GgmlDType::Q4_1,
-    ),
-    facts(
-        Quantization::Q5_0,
-        "Q5_0",
-        (6, 8),
-        (32, 22),
-        GgmlDType::Q5_0,
-    ),
-    facts(
-        Quantization::Q5_1,
-        "Q5_1",
-        (7, 9),
-        (32, 24),
-        GgmlDType::Q5_1,
-    ),
-    facts(
-        Quantization::Q4K,
-        "Q4_K",
-        (12, 14),
-        (256, 144),
-        GgmlDType::Q4K,
-    ),
-    facts(
-        Quantization::Q5K,
-        "Q5_K",
-        (13, 16),
-        (256, 176),
-        GgmlDType::Q5K,
-    ),
-    facts(
-        Quantization::Q6K,
-        "Q6_K",
-        (14, 18),
-        (256, 210),
-        GgmlDType::Q6K,
-    ),
+    facts(Quantization::BF16, "BF16", (30, 32), (1, 2), GgmlDType::BF16),
+    facts(Quantization::Q8_0, "Q8_0", (8, 7), (32, 34), GgmlDType::Q8_0),
+    facts(Quantization::Q4_0, "Q4_0", (2, 2), (32, 18), GgmlDType::Q4_0),
+    facts(Quantization::Q4_1, "Q4_1", (3, 3), (32, 20), GgmlDType::Q4_1),
+    facts(Quantization::Q5_0, "Q5_0", (6, 8), (32, 22), GgmlDType::Q5_0),
+    facts(Quantization::Q5_1, "Q5_1", (7, 9), (32, 24), GgmlDType::Q5_1),
+    facts(Quantization::Q4K, "Q4_K", (12, 14), (256, 144), GgmlDType::Q4K),
+    facts(Quantization::Q5K, "Q5_K", (13, 16), (256, 176), GgmlDType::Q5K),
+    facts(Quantization::Q6K, "Q6_K", (14, 18), (256, 210), GgmlDType::Q6K),
 ];
 
 /// Names of the types other programs write and this one does not read, for error messages.
+#[rustfmt::skip] // A few types per line.
 const FOREIGN: [(u32, &str); 22] = [
-    (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (19, "IQ1_S"),
-    (20, "IQ4_NL"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
-    (23, "IQ4_XS"),
-    (24, "I8"),
-    (25, "I16"),
-    (26, "I32"),
-    (27, "I64"),
-    (28, "F64"),
-    (29, "IQ1_M"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
-    (39, "MXFP4"),
-    (40, "NVFP4"),
+    (9, "Q8_1"), (10, "Q2_K"), (11, "Q3_K"), (15, "Q8_K"),
+    (16, "IQ2_XXS"), (17, "IQ2_XS"), (18, "IQ3_XXS"), (19, "IQ1_S"), (20, "IQ4_NL"),
+    (21, "IQ3_S"), (22, "IQ2_S"), (23, "IQ4_XS"), (29, "IQ1_M"),
+    (24, "I8"), (25, "I16"), (26, "I32"), (27, "I64"), (28, "F64"),
+    (34, "TQ1_0"), (35, "TQ2_0"), (39, "MXFP4"), (40, "NVFP4"),
 ];
 
 impl Quantization {
