@@ -18,7 +18,7 @@ pub enum Error {
         /// The option's name.
         option: &'static str,
         /// The accepted values.
-        expected: &'static str,
+        expected: String,
         /// The value given.
         found: String,
     },
@@ -40,6 +40,25 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The prompt leaves the context no room.
+    #[error("the prompt has {prompt} tokens, the context has room for {context}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens the model can read and write together.
+        context: usize,
+    },
+    /// The model computed a logit that no probability follows from.
+    #[error("the model's logit for token {token} is {found}: weights or activations are damaged")]
+    Logits {
+        /// The first such token.
+        token: usize,
+        /// The logit.
+        found: f32,
+    },
+    /// Every token of the vocabulary is forbidden.
+    #[error("no token is left to draw from: every logit is negative infinity")]
+    NothingLeft,
     /// The model comes without a chat template.
     #[error(
         "the model has no chat template: give one, use plain completion, or choose an instruct checkpoint"
@@ -87,14 +106,21 @@ impl Error {
         match self {
             Self::InvalidInput(_)
             | Self::InvalidOption { .. }
+            | Self::PromptTooLong { .. }
+            | Self::NothingLeft
             | Self::TemplateRender { .. }
             | Self::TemplateRaised(_) => ErrorKind::InvalidInput,
             Self::Limit { .. } | Self::Exhausted { .. } => ErrorKind::Limit,
             Self::NoChatTemplate | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::TemplateSyntax { .. } => ErrorKind::InvalidModel,
             Self::Hub(error) => error.kind(),
-            Self::Candle(_) => ErrorKind::Internal,
+            Self::Logits { .. } | Self::Candle(_) => ErrorKind::Internal,
         }
+    }
+
+    /// An [`Error::InvalidOption`].
+    pub(crate) fn option(option: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {
+        Self::InvalidOption { option, expected: expected.into(), found: found.to_string() }
     }
 
     /// Fails with [`Error::Limit`] when `found` is over `limit`.
