@@ -99,13 +99,14 @@ impl MoeFeedForward {
     }
 
     /// Chooses experts: the `per_token` largest of `sigmoid(logits) + bias`, weighted by the
-    /// sigmoid alone. Ties go to the lower expert.
+    /// sigmoid alone. Ties go to the lower expert. Scores are `f32` whatever the activations are: in
+    /// `bf16` a saturated sigmoid makes ties that mean nothing.
     ///
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn route(&self, x: &Tensor) -> Result<Routing> {
         let logits = self.router.forward(x)?;
-        let scores = ops::sigmoid(&logits)?;
+        let scores = ops::sigmoid(&logits.to_dtype(DType::F32)?)?;
         let host: Vec<Vec<f32>> = scores
             .detach()
             .to_dtype(DType::F32)?
@@ -124,7 +125,7 @@ impl MoeFeedForward {
         Ok(Routing {
             logits,
             experts,
-            weights,
+            weights: weights.to_dtype(x.dtype())?,
         })
     }
 
