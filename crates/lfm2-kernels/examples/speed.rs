@@ -1,0 +1,161 @@
+//! Prints how fast the main kernels are here: `cargo run --release -p lfm2-kernels --example speed`.
+//!
+//! Weights of decode products rotate over about 256 MB. Where the last-level cache is larger than
+//! that, the figures are those of the cache and not of memory. `LFM2_ISA` chooses the instructions,
+//! `RAYON_NUM_THREADS` the number of threads.
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::time::Instant;
+
+use half::{bf16, f16};
+use lfm2_kernels::{
+    AttentionSpec, ConvKernel, Element, Isa, KvRef, KvShape, MatMut, MatRef, ShapeError,
+    Visibility, attention, matmul, rms_norm, short_conv, silu_mul, threads,
+};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let isa = Isa::from_env()?;
+    println!("instructions {isa}, threads {}", threads::count());
+    let round_bf16 = bf16::from_f32;
+    let round_f16 = f16::from_f32;
+    threads::in_pool(|| {
+        for m in [1, 2, 4, 8, 16] {
+            product(isa, "f32", m, 2048, 8192, |v| v)?;
+            product(isa, "bf16", m, 2048, 8192, round_bf16)?;
+            product(isa, "f16", m, 2048, 8192, round_f16)?;
+        }
+        product(isa, "f32", 1, 1024, 1024, |v| v)?;
+        for (m, k, n) in [
+            (512, 2048, 8192),
+            (512, 8192, 2048),
+            (512, 2048, 512),
+            (64, 2048, 1792),
+        ] {
+            product(isa, "f32", m, k, n, |v| v)?;
+            product(isa, "bf16", m, k, n, round_bf16)?;
+        }
+        for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
+            attend(isa, 1, group, depth, round_f16)?;
+        }
+        attend(isa, 512, 4, 0, round_f16)?;
+        attend(isa, 512, 4, 3584, round_f16)?;
+        row_kernels(isa)
+    })
+}
+
+/// The shortest of a few runs, in seconds, after one to warm up.
+fn seconds(mut f: impl FnMut(usize) -> std::result::Result<(), ShapeError>) -> Result<f64> {
+    let start = Instant::now();
+    f(0)?;
+    let once = start.elapsed().as_secs_f64();
+    let runs = ((0.4 / once) as usize).clamp(3, 2000);
+    let mut best = f64::MAX;
+    for run in 0..runs {
+        let start = Instant::now();
+        f(run)?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+fn values<T: Clone>(len: usize, round: impl Fn(f32) -> T) -> Vec<T> {
+    (0..len)
+        .map(|i| round(((i * 7919) % 1000) as f32 / 500.0 - 1.0))
+        .collect()
+}
+
+fn product<W: Element>(
+    isa: Isa,
+    name: &str,
+    m: usize,
+    k: usize,
+    n: usize,
+    round: impl Fn(f32) -> W,
+) -> Result<()> {
+    let bytes = n * k * size_of::<W>();
+    let copies = if m <= 16 {
+        ((256 << 20) / bytes).max(1)
+    } else {
+        1
+    };
+    let weights = values(copies * n * k, round);
+    let x = values(m * k, |v| v);
+    let mut y = vec![0.0; m * n];
+    let time = seconds(|run| {
+        let w = &weights[run % copies * n * k..][..n * k];
+        matmul(
+            isa,
+            MatRef::new(&x, m, k)?,
+            MatRef::new(w, n, k)?,
+            MatMut::new(&mut y, m, n)?,
+        )
+    })?;
+    println!(
+        "matmul {name:<5} {m:>4} x {k} x {n:<5} {:>8.0} us {:>7.1} GB/s of weights {:>7.1} GMAC/s",
+        time * 1e6,
+        bytes as f64 / time / 1e9,
+        (m * n * k) as f64 / time / 1e9
+    );
+    Ok(())
+}
+
+fn attend<T: Element>(
+    isa: Isa,
+    tokens: usize,
+    group: usize,
+    past: usize,
+    round: impl Fn(f32) -> T,
+) -> Result<()> {
+    let shape = KvShape {
+        kv_heads: 8,
+        capacity: past + tokens,
+        head_dim: 64,
+    };
+    let keys = values(shape.size()?, &round);
+    let cached = values(shape.size()?, round);
+    let heads = shape.kv_heads * group;
+    let q = values(tokens * heads * 64, |v| v);
+    let mut out = vec![0.0; q.len()];
+    let spec = AttentionSpec {
+        heads,
+        scale: 0.125,
+        past,
+        visibility: Visibility::Causal,
+    };
+    let time = seconds(|_| {
+        let kv = KvRef::new(&keys, &cached, shape, past + tokens)?;
+        attention(isa, &q, kv, &spec, &mut out)
+    })?;
+    let pairs = tokens * past + tokens * (tokens + 1) / 2;
+    println!(
+        "attention {tokens:>4} tokens, {heads} heads, depth {past:<4} {:>8.0} us {:>7.1} GB/s of cache {:>7.1} GMAC/s",
+        time * 1e6,
+        (2 * keys.len() * size_of::<T>()) as f64 / time / 1e9,
+        (2 * pairs * heads * 64) as f64 / time / 1e9
+    );
+    Ok(())
+}
+
+fn row_kernels(isa: Isa) -> Result<()> {
+    for tokens in [1, 512] {
+        let bcx = values(tokens * 3 * 2048, |v| v);
+        let mut out = vec![0.0; tokens * 2048];
+        let kernel = ConvKernel::new(&values(2048 * 3, |v| v), None, 2048)?;
+        let mut state = vec![0.0; kernel.state_len()];
+        let conv = seconds(|_| short_conv(isa, &bcx, &kernel, &mut state, &mut out))?;
+        let x = &bcx[..out.len()];
+        let norm = seconds(|_| rms_norm(isa, x, &bcx[..2048], 1e-5, &mut out))?;
+        let gate = values(tokens * 8192, |v| v);
+        let mut product = vec![0.0; gate.len()];
+        let swiglu = seconds(|_| silu_mul(isa, &gate, &gate, &mut product))?;
+        println!(
+            "{tokens:>4} tokens of 2048: short_conv {:.1} us, rms_norm {:.1} us, silu_mul of 8192 {:.1} us",
+            conv * 1e6,
+            norm * 1e6,
+            swiglu * 1e6
+        );
+    }
+    Ok(())
+}

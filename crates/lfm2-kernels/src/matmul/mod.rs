@@ -1,0 +1,67 @@
+//! `y (m, n) = x (m, k) · w (n, k)ᵀ`: activations times weights stored as `(out, in)`.
+//!
+//! Few rows of `x` read the weights once, at the speed of memory ([`dot`]: each weight vector is
+//! widened in a register and serves all rows). Many rows are bound by arithmetic ([`blocked`]:
+//! panels of weights are widened to `f32` once per block of rows, and a register tile does the
+//! rest).
+
+mod blocked;
+mod dot;
+
+use crate::threads::SharedMut;
+use crate::{Element, Isa, MatMut, MatRef, ShapeError};
+
+/// Up to this many rows of `x` the weights are read straight from memory.
+const DOT_ROWS: usize = 8;
+
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ`, accumulated in `f32`.
+///
+/// The order of the sums depends on the instruction set and on whether `m` exceeds 8, but not on
+/// the number of threads.
+///
+/// # Errors
+/// When the shapes disagree.
+pub fn matmul<W: Element>(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    w: MatRef<'_, W>,
+    mut y: MatMut<'_, f32>,
+) -> Result<(), ShapeError> {
+    ShapeError::check("matmul w columns", x.cols(), w.cols())?;
+    ShapeError::check("matmul y rows", x.rows(), y.rows())?;
+    ShapeError::check("matmul y columns", w.rows(), y.cols())?;
+    if x.cols() == 0 {
+        (0..y.rows()).for_each(|row| y.row_mut(row).fill(0.0));
+    } else if x.rows() > 0 && w.rows() > 0 {
+        let stride = y.stride();
+        let y = Output {
+            values: SharedMut::new(y.into_slice()),
+            stride,
+        };
+        if x.rows() <= DOT_ROWS {
+            dot::run(isa, x, w, &y);
+        } else {
+            blocked::run(isa, x, w, &y);
+        }
+    }
+    Ok(())
+}
+
+/// The result matrix while several threads write to it.
+struct Output<'a> {
+    values: SharedMut<'a, f32>,
+    stride: usize,
+}
+
+impl Output<'_> {
+    /// `len` values of row `row` from column `column`.
+    ///
+    /// # Safety
+    /// While the result lives, no other call may give out any of the same values.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
+        // SAFETY: forwarded from the caller.
+        unsafe { self.values.slice(row * self.stride + column, len) }
+    }
+}

@@ -1,0 +1,127 @@
+//! Vectors of eight values: AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{Kernel, Simd};
+use crate::isa::Avx2;
+
+/// Runs a kernel with the instructions switched on.
+///
+/// # Safety
+/// The CPU must have AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
+    kernel.run(token)
+}
+
+macro_rules! register_operations {
+    ($($name:ident($($argument:ident),+) = $intrinsic:ident;)+) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($argument: __m256),+) -> __m256 {
+                // SAFETY: the token proves that the CPU has the instruction.
+                unsafe { $intrinsic($($argument),+) }
+            }
+        )+
+    };
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe { run(self, kernel) }
+    }
+
+    register_operations! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+        mul_add(a, b, c) = _mm256_fmadd_ps;
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        // SAFETY: the token proves that the CPU has the instruction.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, v: __m256, n: __m256) -> __m256 {
+        // In two steps, of which only the second can leave the range of normal numbers and round.
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe {
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let power = |n| {
+                let exponent = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            };
+            let rest = power(_mm256_sub_epi32(n, half));
+            _mm256_mul_ps(_mm256_mul_ps(v, power(half)), rest)
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        let zero = self.zero();
+        self.sum4([v, zero, zero, zero])[0]
+    }
+
+    #[inline(always)]
+    fn sum4(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        // SAFETY: the token proves that the CPU has the instructions; `sums` has room for 4 values.
+        unsafe {
+            let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+            let abcd = _mm256_add_ps(
+                _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+                _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+            );
+            let high = _mm256_extractf128_ps::<1>(abcd);
+            _mm_storeu_ps(
+                sums.as_mut_ptr(),
+                _mm_add_ps(_mm256_castps256_ps128(abcd), high),
+            );
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, p: *const f32) -> __m256 {
+        // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m256 {
+        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m256 {
+        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f32(self, p: *mut f32, v: __m256) {
+        // SAFETY: writable by the contract; the token proves that the CPU has the instruction.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+}

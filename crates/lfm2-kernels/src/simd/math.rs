@@ -1,0 +1,113 @@
+//! Functions of vectors, and the loops that apply them to slices.
+
+use super::Simd;
+use crate::element::load_head;
+
+/// `e^x`, to about one unit in the last place, subnormal results included; NaN stays NaN.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; a polynomial of degree 7 gives `e^r`.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    // Adding this leaves a whole number in the low bits of the mantissa: rounding for one addition.
+    const ROUND: f32 = 12_582_912.0;
+    // `ln 2` in two parts, the first with so few bits that `n` times it is exact.
+    const LN2_HIGH: f32 = 355.0 / 512.0;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const COEFFICIENTS: [f32; 5] = [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ];
+
+    // Beyond these the result is infinite or zero. The constants come first, so NaN passes through.
+    let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
+    let rounded = s.mul_add(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND));
+    let n = s.sub(rounded, s.splat(ROUND));
+    let r = s.mul_add(n, s.splat(-LN2_HIGH), x);
+    let r = s.mul_add(n, s.splat(-LN2_LOW), r);
+    let mut p = s.splat(1.987_569_1e-4);
+    for coefficient in COEFFICIENTS {
+        p = s.mul_add(p, r, s.splat(coefficient));
+    }
+    let p = s.add(s.mul_add(p, s.mul(r, r), r), s.splat(1.0));
+    s.scale_by_power(p, n)
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+    let one = s.splat(1.0);
+    s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
+}
+
+/// `x / (1 + e^-x)`
+#[inline(always)]
+pub(crate) fn silu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
+}
+
+/// A function of one vector.
+pub(crate) trait Map: Copy + Sync {
+    /// Its value; implementations must be `#[inline(always)]`.
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V;
+}
+
+/// Replaces every value by its image.
+#[inline(always)]
+pub(crate) fn map_in_place<S: Simd>(s: S, values: &mut [f32], map: impl Map) {
+    let mut chunks = values.chunks_exact_mut(S::LANES);
+    for chunk in &mut chunks {
+        s.store(chunk, map.apply(s, s.load(chunk)));
+    }
+    let tail = chunks.into_remainder();
+    if !tail.is_empty() {
+        s.store_head(tail, map.apply(s, load_head(s, tail)));
+    }
+}
+
+/// The largest value; NaN is skipped, and negative infinity is the least answer.
+#[inline(always)]
+pub(crate) fn max<S: Simd>(s: S, values: &[f32]) -> f32 {
+    let least = s.splat(f32::NEG_INFINITY);
+    let mut best = [least; 4];
+    let mut chunks = values.chunks_exact(4 * S::LANES);
+    for chunk in &mut chunks {
+        for (lane, part) in best.iter_mut().zip(chunk.chunks_exact(S::LANES)) {
+            *lane = s.max(s.load(part), *lane);
+        }
+    }
+    let best = s.max(s.max(best[0], best[1]), s.max(best[2], best[3]));
+    let tail = chunks.remainder().iter();
+    tail.fold(
+        s.max_lane(best),
+        |max, &value| if value > max { value } else { max },
+    )
+}
+
+/// The scalar product. Both slices have the same length.
+#[inline(always)]
+pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    debug_assert_eq!(a.len(), b.len());
+    let mut sums = [s.zero(); 4];
+    let mut a = a.chunks_exact(4 * S::LANES);
+    let mut b = b.chunks_exact(4 * S::LANES);
+    for (a, b) in (&mut a).zip(&mut b) {
+        for ((sum, a), b) in sums
+            .iter_mut()
+            .zip(a.chunks_exact(S::LANES))
+            .zip(b.chunks_exact(S::LANES))
+        {
+            *sum = s.mul_add(s.load(a), s.load(b), *sum);
+        }
+    }
+    for (a, b) in a
+        .remainder()
+        .chunks(S::LANES)
+        .zip(b.remainder().chunks(S::LANES))
+    {
+        sums[0] = s.mul_add(load_head(s, a), load_head(s, b), sums[0]);
+    }
+    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}

@@ -1,0 +1,229 @@
+use std::num::NonZeroUsize;
+
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::{Random, Stored, assert_near, config, isas, naive};
+use crate::{AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention};
+
+/// Sizes of one attention call.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    tokens: usize,
+    kv_heads: usize,
+    group: usize,
+    dim: usize,
+    len: usize,
+    spec: AttentionSpec,
+}
+
+fn visibility() -> impl Strategy<Value = Visibility> {
+    prop_oneof![
+        Just(Visibility::All),
+        Just(Visibility::Causal),
+        (1_usize..300).prop_map(|size| Visibility::Window(NonZeroUsize::new(size).unwrap())),
+    ]
+}
+
+prop_compose! {
+    fn case(max_tokens: usize, max_past: usize)(
+        tokens in 1..=max_tokens, past in 0..=max_past, kv_heads in 1_usize..=2,
+        group in 1_usize..=5, dim in 1_usize..=140, visibility in visibility(), hidden in 0_usize..=3,
+    ) -> Case {
+        let spec = AttentionSpec { heads: kv_heads * group, scale: 0.7, past, visibility };
+        let len = (past + tokens).saturating_sub(hidden);
+        Case { tokens, kv_heads, group, dim, len, spec }
+    }
+}
+
+/// Appends keys and values in two steps, attends, compares.
+fn check<T: Stored>(case: Case, seed: u64, tolerance: f64) {
+    let Case {
+        tokens,
+        kv_heads,
+        group,
+        dim,
+        len,
+        spec,
+    } = case;
+    let mut random = Random(seed);
+    let shape = KvShape {
+        kv_heads,
+        capacity: len + 2,
+        head_dim: dim,
+    };
+    let q = random.values(tokens * kv_heads * group * dim, 1);
+    // What nobody may read is NaN.
+    let mut caches = [
+        vec![T::round(f32::NAN); shape.size().unwrap()],
+        vec![T::round(f32::NAN); shape.size().unwrap()],
+    ];
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for cache in &mut caches {
+        let new = random.values(len * kv_heads * dim, 1);
+        let cut = len / 3;
+        let (first, second) = new.split_at(cut * kv_heads * dim);
+        append_kv(first, shape, 0, cache).unwrap();
+        append_kv(second, shape, cut, cache).unwrap();
+        // Rounded as stored, and heads first.
+        let stored: Vec<f32> = T::widened(&new.iter().map(|&v| T::round(v)).collect::<Vec<_>>());
+        let value =
+            |head: usize, token: usize, i: usize| stored[(token * kv_heads + head) * dim + i];
+        let heads_first = (0..kv_heads).flat_map(|head| {
+            (0..len).flat_map(move |token| (0..dim).map(move |i| (head, token, i)))
+        });
+        rows.push(
+            heads_first
+                .map(|(head, token, i)| value(head, token, i))
+                .collect(),
+        );
+    }
+    let expected = naive::attention(&q, &rows[0], &rows[1], (kv_heads, len, dim), &spec);
+    for isa in isas() {
+        let mut out = random.values(q.len(), 1);
+        let kv = KvRef::new(&caches[0], &caches[1], shape, len).unwrap();
+        attention(isa, &q, kv, &spec, &mut out).unwrap();
+        assert_near(&out, &expected, tolerance, &format!("{isa} {case:?}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn few_queries_match(case in case(3, 300), seed: u64) {
+        check::<f32>(case, seed, 1e-5);
+        check::<f16>(case, seed, 1e-5);
+        check::<bf16>(case, seed, 1e-5);
+    }
+
+    #[test]
+    fn many_queries_match(case in case(120, 130), seed: u64) {
+        check::<f32>(case, seed, 1e-5);
+        check::<f16>(case, seed, 1e-5);
+        check::<bf16>(case, seed, 1e-5);
+    }
+}
+
+fn causal(tokens: usize, past: usize, group: usize, dim: usize) -> Case {
+    let spec = AttentionSpec {
+        heads: 2 * group,
+        scale: 0.125,
+        past,
+        visibility: Visibility::Causal,
+    };
+    Case {
+        tokens,
+        kv_heads: 2,
+        group,
+        dim,
+        len: past + tokens,
+        spec,
+    }
+}
+
+#[test]
+fn deep_caches_are_split_and_merged() {
+    check::<f16>(causal(1, 2500, 4, 64), 1, 1e-5);
+    check::<f16>(causal(4, 1600, 3, 128), 2, 1e-5);
+    check::<f32>(causal(1, 1024, 1, 20), 3, 1e-5);
+}
+
+#[test]
+fn heads_wider_than_a_block_are_added_up() {
+    check::<f32>(causal(40, 7, 2, 300), 4, 1e-5);
+    check::<bf16>(causal(1, 200, 2, 300), 5, 1e-5);
+}
+
+#[test]
+fn queries_that_see_nothing_get_zeros() {
+    let shape = KvShape {
+        kv_heads: 1,
+        capacity: 4,
+        head_dim: 8,
+    };
+    let cache = [f32::NAN; 32];
+    let window = Visibility::Window(NonZeroUsize::new(2).unwrap());
+    for isa in isas() {
+        for tokens in [1, 30] {
+            for (len, past, visibility) in [(0, 0, Visibility::All), (3, 9, window)] {
+                let q = vec![1.0; tokens * 8];
+                let mut out = vec![5.0; tokens * 8];
+                let spec = AttentionSpec {
+                    heads: 1,
+                    scale: 1.0,
+                    past,
+                    visibility,
+                };
+                let kv = KvRef::new(&cache, &cache, shape, len).unwrap();
+                attention(isa, &q, kv, &spec, &mut out).unwrap();
+                assert!(
+                    out.iter().all(|&value| value == 0.0),
+                    "{isa} {tokens} {len}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_scores_do_not_overflow() {
+    let shape = KvShape {
+        kv_heads: 1,
+        capacity: 3,
+        head_dim: 2,
+    };
+    let keys = [-1e15, 0.0, 1e15, 0.0, -1e15, 0.0_f32];
+    let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0_f32];
+    for isa in isas() {
+        for tokens in [1, 40] {
+            let q = [1e15, 0.0].repeat(tokens);
+            let mut out = vec![0.0; tokens * 2];
+            let spec = AttentionSpec {
+                heads: 1,
+                scale: 1.0,
+                past: 0,
+                visibility: Visibility::All,
+            };
+            let kv = KvRef::new(&keys, &values, shape, 3).unwrap();
+            attention(isa, &q, kv, &spec, &mut out).unwrap();
+            assert_eq!(out, [3.0, 4.0].repeat(tokens), "{isa}");
+            let q = [-1e15, 0.0].repeat(tokens);
+            attention(
+                isa,
+                &q,
+                KvRef::new(
+                    &keys[2..4],
+                    &values[2..4],
+                    KvShape {
+                        capacity: 1,
+                        ..shape
+                    },
+                    1,
+                )
+                .unwrap(),
+                &spec,
+                &mut out,
+            )
+            .unwrap();
+            assert_eq!(out, [3.0, 4.0].repeat(tokens), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn a_query_far_below_every_score_still_averages() {
+    // Rows of one decode step and of one prefill must agree on the same positions.
+    let case = causal(33, 0, 1, 16);
+    check::<f32>(
+        Case {
+            spec: AttentionSpec {
+                scale: 60.0,
+                ..case.spec
+            },
+            ..case
+        },
+        6,
+        3e-5,
+    );
+}

@@ -1,0 +1,108 @@
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::{Random, Stored, assert_near, config, isas, naive};
+use crate::{Isa, MatMut, MatRef, matmul};
+
+/// Multiplies on every instruction set and compares.
+fn check<W: Stored>(m: usize, k: usize, n: usize, offset: usize, seed: u64) {
+    let mut random = Random(seed);
+    let x = random.values(m * k, offset);
+    let w = random.stored::<W>(n * k, offset);
+    let expected = naive::matmul(&x, &W::widened(&w), m, k, n);
+    for isa in isas() {
+        let y = product(isa, &x, &w, m, k, n);
+        // Relative to the largest sum of absolute products.
+        assert_near(&y, &expected, 3e-5, &format!("{isa} {m}x{k}x{n}"));
+    }
+}
+
+fn product<W: Stored>(isa: Isa, x: &[f32], w: &[W], m: usize, k: usize, n: usize) -> Vec<f32> {
+    let mut y = vec![f32::NAN; m * n];
+    let (x, w) = (MatRef::new(x, m, k).unwrap(), MatRef::new(w, n, k).unwrap());
+    matmul(isa, x, w, MatMut::new(&mut y, m, n).unwrap()).unwrap();
+    y
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn few_rows_match_the_naive_product(
+        m in 1_usize..=8, k in 0_usize..=130, n in 0_usize..=33, offset in 0_usize..4, seed: u64,
+    ) {
+        check::<f32>(m, k, n, offset, seed);
+        check::<bf16>(m, k, n, offset, seed);
+        check::<f16>(m, k, n, offset, seed);
+    }
+
+    #[test]
+    fn many_rows_match_the_naive_product(
+        m in 9_usize..=70, k in 1_usize..=130, n in 1_usize..=60, offset in 0_usize..4, seed: u64,
+    ) {
+        check::<f32>(m, k, n, offset, seed);
+        check::<bf16>(m, k, n, offset, seed);
+        check::<f16>(m, k, n, offset, seed);
+    }
+}
+
+#[test]
+fn blocks_of_steps_and_rows_are_added_up() {
+    // More rows than one packed block, and sums longer than one block of steps.
+    check::<f32>(270, 1100, 30, 1, 1);
+    check::<bf16>(300, 2049, 13, 0, 2);
+}
+
+#[test]
+fn strided_views_leave_the_gaps_alone() {
+    let (m, k, n) = (11, 20, 7);
+    let mut random = Random(3);
+    let x = random.values(m * 32, 0);
+    let w = random.values(n * 24, 0);
+    let rows = |data: &[f32], stride: usize, cols: usize| -> Vec<f32> {
+        data.chunks(stride)
+            .flat_map(|row| row[..cols].to_vec())
+            .collect()
+    };
+    let expected = naive::matmul(&rows(&x, 32, k), &rows(&w, 24, k), m, k, n);
+    for isa in isas() {
+        for count in [3, m] {
+            let mut y = vec![7.0; m * 10];
+            let x = MatRef::strided(&x, count, k, 32).unwrap();
+            let w = MatRef::strided(&w, n, k, 24).unwrap();
+            matmul(isa, x, w, MatMut::strided(&mut y, count, n, 10).unwrap()).unwrap();
+            let y = &y[..count * 10];
+            assert_near(&rows(y, 10, n), &expected[..count * n], 1e-5, "strided");
+            assert!(y.chunks(10).all(|row| row[n..] == [7.0; 3]));
+        }
+    }
+}
+
+#[test]
+fn extreme_values_stay_in_their_row_and_column() {
+    let k = 19;
+    for isa in isas() {
+        for m in [2, 12] {
+            let mut x = vec![1.0; m * k];
+            x[k + 3] = f32::NAN;
+            let mut w = vec![1.0; 5 * k];
+            w[2 * k + 18] = f32::INFINITY;
+            w[3 * k] = f32::MAX;
+            w[3 * k + 1] = f32::MAX;
+            let y = product::<f32>(isa, &x, &w, m, k, 5);
+            assert_eq!(y[0], k as f32);
+            assert_eq!(y[2], f32::INFINITY);
+            assert_eq!(y[3], f32::INFINITY);
+            assert!(y[5..10].iter().all(|value| value.is_nan()));
+            assert!(m < 12 || y[10] == k as f32);
+        }
+    }
+}
+
+#[test]
+fn a_sum_of_nothing_is_zero() {
+    for isa in isas() {
+        assert_eq!(product::<bf16>(isa, &[], &[], 2, 0, 3), [0.0; 6]);
+        assert!(product::<f16>(isa, &[], &[f16::ONE; 6], 0, 3, 2).is_empty());
+    }
+}
