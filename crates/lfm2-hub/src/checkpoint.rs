@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::fetch::fetch_checkpoint;
 use crate::files::{Folder, read_capped};
+use crate::gguf::GgufFile;
 use crate::json::{Numbers, parse_json, read_json};
 use crate::{
     Error, Limits, ModelSource, OpenOptions, Parts, Result, SafetensorsSource, TensorSource,
@@ -47,6 +48,7 @@ pub struct CheckpointInfo {
 #[derive(Debug)]
 enum TextFiles {
     Folder(Folder),
+    Gguf(Arc<GgufFile>),
     Memory {
         tokenizer: Option<Cow<'static, [u8]>>,
         chat_template: Option<Cow<'static, str>>,
@@ -94,6 +96,7 @@ impl Checkpoint {
     pub fn open(source: &ModelSource, options: &OpenOptions) -> Result<Self> {
         let (info, folder) = CheckpointInfo::locate(source, options, Parts::All)?;
         let tensors: Arc<dyn TensorSource> = match (&info.text, folder) {
+            (TextFiles::Gguf(file), _) => file.tensors(),
             (_, Some(folder)) => Arc::new(SafetensorsSource::open_folder(
                 &folder,
                 options.mapping,
@@ -140,6 +143,21 @@ impl Checkpoint {
             info,
             tensors: Arc::new(tensors),
         })
+    }
+
+    /// A checkpoint that is a GGUF file in memory; `name` stands for its path in messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], without the network.
+    pub fn from_memory_gguf(
+        name: &str,
+        bytes: impl Into<Cow<'static, [u8]>>,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let file = GgufFile::from_bytes(name, bytes, limits)?;
+        let tensors = file.tensors();
+        let info = CheckpointInfo::from_gguf(name.to_owned(), file, limits);
+        Ok(Self { info, tensors })
     }
 
     /// Everything but the weights.
@@ -213,10 +231,13 @@ impl CheckpointInfo {
         parts: Parts,
     ) -> Result<(Self, Option<Folder>)> {
         match source {
-            ModelSource::Gguf(path) => Err(Error::Unsupported {
-                what: path.display().to_string(),
-                hint: "safetensors folders are".to_owned(),
-            }),
+            ModelSource::Gguf(path) => {
+                let file = GgufFile::open(path, &options.limits, options.mapping)?;
+                Ok((
+                    Self::from_gguf(source.to_string(), file, &options.limits),
+                    None,
+                ))
+            }
             ModelSource::Dir(path) => {
                 if !path.is_dir() {
                     let kind = path
@@ -264,6 +285,17 @@ impl CheckpointInfo {
         Ok((info, Some(folder)))
     }
 
+    fn from_gguf(origin: String, file: GgufFile, limits: &Limits) -> Self {
+        Self {
+            origin,
+            config: file.config(),
+            generation_config: Some(file.generation_config()),
+            tokenizer_config: None,
+            text: TextFiles::Gguf(Arc::new(file)),
+            limits: limits.clone(),
+        }
+    }
+
     /// The model config, as in `config.json`.
     pub fn config(&self) -> &Value {
         &self.config
@@ -302,6 +334,7 @@ impl CheckpointInfo {
             TextFiles::Folder(folder) => {
                 Tokenizer::from_file(&folder.file(TOKENIZER)?.ok_or_else(missing)?, &self.limits)
             }
+            TextFiles::Gguf(file) => file.tokenizer(),
             TextFiles::Memory { tokenizer, .. } => {
                 Tokenizer::from_bytes(tokenizer.as_ref().ok_or_else(missing)?, &self.limits)
             }
@@ -335,6 +368,7 @@ impl CheckpointInfo {
                     None => None,
                 },
             },
+            TextFiles::Gguf(file) => file.chat_template()?.map(str::to_owned),
             TextFiles::Memory { chat_template, .. } => chat_template.as_deref().map(str::to_owned),
         };
         match template.as_ref().map_or(0, |text| text.len() as u64) {

@@ -17,6 +17,7 @@ mod checkpoint;
 mod error;
 mod fetch;
 mod files;
+pub mod gguf;
 mod json;
 mod limits;
 mod mapped;
