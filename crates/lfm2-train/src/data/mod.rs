@@ -1,0 +1,275 @@
+//! From data files to packed micro-batches.
+//!
+//! [`Source::read`] turns a file into tokenised [`Document`]s once; [`Batches`] mixes the documents
+//! of several sources by token share and packs them. Models and losses are not known here.
+
+mod chat;
+mod file;
+mod mixture;
+mod packing;
+
+use std::path::{Path, PathBuf};
+
+use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+pub use file::{DataFile, JsonLine};
+pub use mixture::{Batches, Share};
+pub use packing::{MicroBatch, pack};
+
+use crate::rng::Rng;
+use crate::template::ChatTemplate;
+use crate::{Error, Result};
+
+/// A tokenised training text: a story, a conversation, or a piece of a longer one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    tokens: Vec<u32>,
+    scored: Vec<bool>,
+}
+
+impl Document {
+    /// A document of which the tokens with `scored` are to be predicted. The first token never is:
+    /// nothing comes before it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] when the lengths differ.
+    pub fn new(tokens: Vec<u32>, scored: Vec<bool>) -> Result<Self> {
+        if tokens.len() != scored.len() {
+            let detail = format!("expected {} marks, found {}", tokens.len(), scored.len());
+            return Err(Error::option("document", detail));
+        }
+        Ok(Self { tokens, scored })
+    }
+
+    /// The token ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// How many tokens are to be predicted.
+    pub fn scored(&self) -> usize {
+        self.scored.iter().skip(1).filter(|&&s| s).count()
+    }
+
+    /// The target of token `i`: the token after it where that is scored.
+    fn target(&self, i: usize) -> u32 {
+        match (self.tokens.get(i + 1), self.scored.get(i + 1)) {
+            (Some(&next), Some(true)) => next,
+            _ => crate::loss::UNSCORED,
+        }
+    }
+
+    /// Pieces of at most `max` tokens. Each piece begins with the last token of the one before, so
+    /// that every token is predicted exactly once.
+    fn cut(self, max: usize) -> Vec<Self> {
+        if self.len() <= max {
+            return vec![self];
+        }
+        let starts = (0..self.len() - 1).step_by(max - 1);
+        let piece = |start: usize| {
+            let end = (start + max).min(self.len());
+            Self { tokens: self.tokens[start..end].to_vec(), scored: self.scored[start..end].to_vec() }
+        };
+        starts.map(piece).collect()
+    }
+}
+
+/// The form of a data file. All forms may be compressed with gzip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Plain text; documents are separated by empty lines.
+    Text,
+    /// JSON lines of `{"messages": [{"role", "content"}, ..]}`.
+    Chat,
+    /// JSON lines of `{"prompt", "chosen", ..}`, read as a conversation of one turn.
+    Preference,
+}
+
+/// Which tokens of a conversation are predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Score {
+    /// What the assistant says, with the token that ends the turn.
+    #[default]
+    Assistant,
+    /// Only the assistant's last turn.
+    LastTurn,
+    /// Every token. Text is always scored whole.
+    All,
+}
+
+/// One data file and its part in the training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceOptions {
+    /// The file; relative paths start at the folder of the run's configuration.
+    pub path: PathBuf,
+    /// The file's form.
+    pub format: Format,
+    /// Which tokens are predicted.
+    #[serde(default)]
+    pub score: Score,
+    /// Its part of all tokens.
+    #[serde(default)]
+    pub share: Share,
+    /// How many documents, chosen by the seed, are kept out for validation.
+    #[serde(default)]
+    pub holdout: usize,
+}
+
+/// What reading a source came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SourceReport {
+    /// Documents used, before cutting.
+    pub documents: usize,
+    /// Documents left out since nothing in them is scored.
+    pub skipped: usize,
+    /// Documents longer than a micro-batch, used in pieces.
+    pub cut: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens to be predicted.
+    pub scored: usize,
+    /// SHA-256 of the file as stored.
+    pub sha256: String,
+}
+
+/// A tokenised source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Documents to learn from.
+    pub training: Vec<Document>,
+    /// Documents kept out.
+    pub validation: Vec<Document>,
+    /// Counts.
+    pub report: SourceReport,
+}
+
+/// What turns text and conversations into tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoder<'a> {
+    /// Text to ids.
+    pub tokenizer: &'a Tokenizer,
+    /// Conversations to text.
+    pub template: &'a ChatTemplate,
+    /// Ends a text document.
+    pub eos: u32,
+    /// The longest document; longer ones are cut.
+    pub max_tokens: usize,
+}
+
+impl Source {
+    /// Reads and tokenises one file. `folder` is where relative paths start.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the line of the first broken row, [`Error::EmptyData`] when there is no
+    /// document or nothing is scored, and errors of the file or the template.
+    pub fn read(options: &SourceOptions, folder: &Path, encoder: &Encoder<'_>, seed: u64) -> Result<Self> {
+        if encoder.max_tokens < 2 {
+            let detail = format!("expected at least 2, found {}", encoder.max_tokens);
+            return Err(Error::option("micro_batch_tokens", detail));
+        }
+        let path = folder.join(&options.path);
+        let file = DataFile::read(&path)?;
+        let documents = match options.format {
+            Format::Text => text_documents(&file, encoder)?,
+            Format::Chat => chat::conversations(&file, options.score, encoder)?,
+            Format::Preference => chat::preferences(&file, options.score, encoder)?,
+        };
+        Self::split(documents, options, &path, encoder, seed).map(|mut source| {
+            source.report.sha256 = file.sha256().to_string();
+            source
+        })
+    }
+
+    fn split(
+        documents: Vec<Document>,
+        options: &SourceOptions,
+        path: &Path,
+        encoder: &Encoder<'_>,
+        seed: u64,
+    ) -> Result<Self> {
+        let found = documents.len();
+        let used: Vec<Document> = documents.into_iter().filter(|d| d.scored() > 0).collect();
+        let empty = |detail: &str| Error::EmptyData { path: path.to_path_buf(), detail: detail.to_string() };
+        if found == 0 {
+            return Err(empty("there is no document in this file"));
+        }
+        if used.is_empty() {
+            return Err(empty("nothing in this file is scored"));
+        }
+        if options.holdout >= used.len() {
+            let detail = format!("expected fewer than the {} documents, found {}", used.len(), options.holdout);
+            return Err(Error::option("holdout", detail));
+        }
+        let report = SourceReport {
+            documents: used.len(),
+            skipped: found - used.len(),
+            cut: used.iter().filter(|d| d.len() > encoder.max_tokens).count(),
+            tokens: used.iter().map(Document::len).sum(),
+            scored: used.iter().map(Document::scored).sum(),
+            sha256: String::new(),
+        };
+        let mut order: Vec<usize> = (0..used.len()).collect();
+        Rng::labelled(seed, "holdout").shuffle(&mut order);
+        let kept_out: std::collections::BTreeSet<usize> = order.into_iter().take(options.holdout).collect();
+        let (mut training, mut validation) = (Vec::new(), Vec::new());
+        for (i, document) in used.into_iter().enumerate() {
+            let part = if kept_out.contains(&i) { &mut validation } else { &mut training };
+            // A piece without anything scored teaches nothing.
+            part.extend(document.cut(encoder.max_tokens).into_iter().filter(|d| d.scored() > 0));
+        }
+        Ok(Self { training, validation, report })
+    }
+}
+
+/// Every block of non-empty lines as beginning token, text, end token.
+fn text_documents(file: &DataFile, encoder: &Encoder<'_>) -> Result<Vec<Document>> {
+    let blocks = file.blocks();
+    let documents = blocks.map(|text| {
+        let mut tokens = encoder.tokenizer.encode(text, SpecialTokens::Literal, Bos::Add)?;
+        tokens.push(encoder.eos);
+        let scored = vec![true; tokens.len()];
+        Document::new(tokens, scored)
+    });
+    documents.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::UNSCORED;
+
+    #[test]
+    fn every_token_of_a_cut_document_is_predicted_exactly_once() {
+        for (len, max) in [(10, 4), (10, 3), (7, 7), (8, 7), (9, 2)] {
+            let tokens: Vec<u32> = (0..len).collect();
+            let whole = Document::new(tokens.clone(), vec![true; tokens.len()]).unwrap();
+            let pieces = whole.cut(max);
+            let targets = pieces.iter().flat_map(|p| (0..p.len()).map(|i| p.target(i)));
+            let predicted: Vec<u32> = targets.filter(|&t| t != UNSCORED).collect();
+            assert_eq!(predicted, tokens[1..], "{len} tokens in pieces of {max}");
+            assert!(pieces.iter().all(|p| p.len() <= max && p.len() > 1));
+        }
+    }
+
+    #[test]
+    fn the_first_token_is_never_scored() {
+        let document = Document::new(vec![1, 5], vec![true, false]).unwrap();
+        assert_eq!(document.scored(), 0);
+        assert!(Document::new(vec![1], vec![]).is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! A finished run as a checkpoint folder that any reader of published checkpoints opens.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use lfm2_hub::{Overwrite, write_safetensors};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::data::SourceReport;
+use crate::file::write_text;
+use crate::options::TrainOptions;
+use crate::prepare::Prepared;
+use crate::progress::ValidationReport;
+use crate::run::Metric;
+
+/// Writes the checkpoint to `folder`, replacing files of the same names.
+pub(crate) fn export(
+    folder: &Path,
+    options: &TrainOptions,
+    prepared: &Prepared,
+    reports: &[SourceReport],
+    metrics: &[Metric],
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| crate::Error::io(folder, e))?;
+    let mut config = prepared.config_json.clone();
+    if let Value::Object(keys) = &mut config {
+        keys.insert("dtype".into(), json!(options.export_dtype.config_name()));
+    }
+    write_text(&folder.join("config.json"), &format!("{config:#}\n"))?;
+    for (name, text) in &prepared.text_files {
+        write_text(&folder.join(name), text)?;
+    }
+    let tensors = prepared.parameters.export(options.export_dtype.dtype())?;
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    write_safetensors(&folder.join("model.safetensors"), named, &metadata, Overwrite::Replace)?;
+    write_text(&folder.join("README.md"), &card(options, prepared, reports, metrics))
+}
+
+/// The model card. Formatting into a string cannot fail, so the results are not looked at.
+fn card(options: &TrainOptions, prepared: &Prepared, reports: &[SourceReport], metrics: &[Metric]) -> String {
+    let mut text = String::new();
+    if let Some(licence) = &options.card.licence {
+        let _ = write!(text, "---\nlicense: {licence}\nlibrary_name: lfm2\npipeline_tag: text-generation\n---\n\n");
+    }
+    let _ = write!(text, "# {}\n\n", options.name);
+    if !options.card.about.is_empty() {
+        let _ = write!(text, "{}\n\n", options.card.about);
+    }
+    let c = &prepared.config;
+    let layers: Vec<&str> = c.layers.iter().map(|kind| if kind.is_attention() { "attention" } else { "conv" }).collect();
+    let _ = write!(
+        text,
+        "## Model\n\n| | |\n|---|---|\n| parameters | {} |\n| vocabulary | {} |\n| width | {} |\n| layers | {} |\n\
+         | heads | {} of {} numbers, {} for keys and values |\n| feed-forward width | {} |\n| weights | {} |\n\n",
+        prepared.parameters.elements(),
+        c.vocab_size,
+        c.hidden_size,
+        layers.join(", "),
+        c.heads,
+        c.head_dim,
+        c.kv_heads,
+        c.ffn_width,
+        options.export_dtype.config_name(),
+    );
+    text.push_str("## Data\n\n| file | documents | tokens | predicted | kept out | sha256 |\n|---|---|---|---|---|---|\n");
+    for (source, report) in options.data.iter().zip(reports) {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | `{}` |",
+            source.path.display(),
+            report.documents,
+            report.tokens,
+            report.scored,
+            source.holdout,
+            report.sha256,
+        );
+    }
+    let _ = write!(text, "\n## Run\n\n");
+    let steps = metrics.iter().filter_map(|m| if let Metric::Step(report) = m { Some(report) } else { None });
+    let (mut count, mut tokens, mut seconds) = (0u64, 0usize, 0.0);
+    for step in steps {
+        (count, tokens, seconds) = (count + 1, tokens + step.tokens, seconds + step.seconds);
+    }
+    let _ = write!(text, "{count} steps, {tokens} tokens, {:.0} minutes.\n\n", seconds / 60.0);
+    let _ = write!(text, "| kept-out part of | loss per token | perplexity |\n|---|---|---|\n");
+    for report in last_validation(metrics) {
+        let _ = writeln!(text, "| {} | {:.4} | {:.3} |", report.source, report.loss, report.perplexity);
+    }
+    text.push_str("\nSettings: `run.json` of the run, repeated with `lfm2 train --config run.json --out FOLDER`.\n");
+    text
+}
+
+fn last_validation(metrics: &[Metric]) -> Vec<&ValidationReport> {
+    let reports = || metrics.iter().filter_map(|m| if let Metric::Validation(report) = m { Some(report) } else { None });
+    let last = reports().map(|report| report.step).max();
+    reports().filter(|report| Some(report.step) == last).collect()
+}

@@ -1,0 +1,167 @@
+//! What a run is: [`TrainOptions`], the contents of a run's configuration file.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::SourceOptions;
+use crate::optim::AdamWOptions;
+use crate::schedule::Schedule;
+use crate::variables::Init;
+use crate::{Error, Result};
+
+/// What training starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Base {
+    /// New weights and a tokenizer trained on the run's own data.
+    Fresh {
+        /// The model's `config.json`. Vocabulary size and special ids are filled in from the
+        /// tokenizer where they are absent.
+        config: Value,
+        /// The most tokens the tokenizer may have.
+        vocab_size: usize,
+        /// How initial weights are drawn.
+        #[serde(default)]
+        init: Init,
+        /// A template file, or the built-in one.
+        #[serde(default)]
+        chat_template: Option<PathBuf>,
+    },
+    /// A checkpoint folder: its weights, config, tokenizer and template.
+    Checkpoint(PathBuf),
+}
+
+/// What to do when the loss or a gradient is not a finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinitePolicy {
+    /// Save the state before the step and end with an error that names the step.
+    #[default]
+    Stop,
+    /// Leave the step out, count it and go on.
+    Skip,
+}
+
+/// Number type of the exported weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportDtype {
+    /// 16 bits, as published checkpoints.
+    #[default]
+    Bf16,
+    /// 32 bits, as trained.
+    F32,
+}
+
+impl ExportDtype {
+    /// Candle's name of it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Bf16 => DType::BF16,
+            Self::F32 => DType::F32,
+        }
+    }
+
+    /// The spelling in a `config.json`.
+    pub fn config_name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bfloat16",
+            Self::F32 => "float32",
+        }
+    }
+}
+
+/// What the model card says besides facts of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Card {
+    /// SPDX name of the licence of the weights.
+    pub licence: Option<String>,
+    /// Markdown text under the title.
+    pub about: String,
+}
+
+/// All settings of a run. Two runs with equal options and equal data give equal weights, whatever
+/// the number of threads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TrainOptions {
+    /// The model's name in its card.
+    pub name: String,
+    /// What training starts from.
+    pub base: Base,
+    /// What it learns from.
+    pub data: Vec<SourceOptions>,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// The most tokens in one micro-batch; also the longest document.
+    pub micro_batch_tokens: usize,
+    /// Micro-batches whose gradients make one step; they run in parallel.
+    pub micro_batches: usize,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: AdamWOptions,
+    /// The largest norm of a gradient; larger ones are scaled down.
+    #[serde(default)]
+    pub clip: Option<f64>,
+    /// What happens when a number is not finite.
+    #[serde(default)]
+    pub non_finite: NonFinitePolicy,
+    /// Steps between validations; there is one at the end in any case.
+    pub validate_every: u64,
+    /// Steps between saved states; there is one at the end in any case.
+    pub save_every: u64,
+    /// Fixes initial weights, holdout and order.
+    pub seed: u64,
+    /// Number type of the exported weights.
+    #[serde(default)]
+    pub export_dtype: ExportDtype,
+    /// Text for the model card.
+    #[serde(default)]
+    pub card: Card,
+}
+
+impl TrainOptions {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::RunFolder`] when it is not the JSON expected, and as
+    /// [`validate`](Self::validate).
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let options: Self = serde_json::from_str(&text).map_err(|e| Error::run_folder(path, e.to_string()))?;
+        options.validate()?;
+        Ok(options)
+    }
+
+    /// Checks what can be checked without the data.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("steps", self.steps),
+            ("micro_batch_tokens", self.micro_batch_tokens as u64),
+            ("micro_batches", self.micro_batches as u64),
+            ("validate_every", self.validate_every),
+            ("save_every", self.save_every),
+            ("data", self.data.len() as u64),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::option(*key, "expected at least 1, found 0"));
+        }
+        if let Some(clip) = self.clip
+            && !(clip.is_finite() && clip > 0.0)
+        {
+            return Err(Error::option("clip", format!("expected a number above 0, found {clip}")));
+        }
+        self.schedule.validate()?;
+        self.optimizer.validate()
+    }
+}

@@ -1,0 +1,80 @@
+//! What a run tells its caller while it works. Nothing here prints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::SourceReport;
+
+/// One optimiser step, as written to `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
+    /// Mean loss per scored token.
+    pub loss: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens read.
+    pub tokens: usize,
+    /// Tokens predicted.
+    pub scored: usize,
+    /// Wall time of the step.
+    pub seconds: f64,
+    /// Whether the step was left out since a number was not finite.
+    pub skipped: bool,
+}
+
+/// The loss on one source's documents that were kept out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ValidationReport {
+    /// The step after which it was measured.
+    pub step: u64,
+    /// The data file's name.
+    pub source: String,
+    /// Mean loss per scored token.
+    pub loss: f64,
+    /// `exp` of the loss.
+    pub perplexity: f64,
+}
+
+/// Something that happened in a run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum TrainEvent<'a> {
+    /// Data, tokenizer and model are ready.
+    Prepared {
+        /// Trainable numbers of the model.
+        parameters: usize,
+        /// Tokens of the vocabulary.
+        vocab_size: usize,
+        /// Counts of each source.
+        sources: &'a [SourceReport],
+        /// The last finished step; 0 for a new run.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+    /// A step is finished.
+    Step(&'a StepReport),
+    /// A validation is finished.
+    Validation(&'a [ValidationReport]),
+    /// The state is on disk.
+    Saved {
+        /// The step it belongs to.
+        step: u64,
+    },
+}
+
+/// Receives the events of a run, on the thread that runs it.
+pub trait TrainProgress {
+    /// Called for every event, in order.
+    fn event(&self, event: &TrainEvent<'_>);
+}
+
+/// Listens to nothing.
+impl TrainProgress for () {
+    fn event(&self, _event: &TrainEvent<'_>) {}
+}
