@@ -125,7 +125,7 @@ fn attention_checks_heads_and_lengths() {
             kv_heads: 0,
             ..shape
         }
-        .len()
+        .size()
         .is_err()
     );
     let spec = |heads| AttentionSpec {
