@@ -1,6 +1,5 @@
 //! From a checkpoint to a GGUF file.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::quantized::QTensor;
@@ -267,26 +266,20 @@ fn choose(
 }
 
 /// The bytes of a tensor in the type `kind`; `name` is for messages.
-fn encode<'a>(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Cow<'a, [u8]>> {
-    let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    // The largest of numbers with a NaN among them can be any, but their sum is not.
-    let finite = largest.is_finite()
-        && tensor
-            .sum_all()?
-            .to_scalar::<f32>()
-            .is_ok_and(|sum| !sum.is_nan());
-    let bound = if matches!(kind, Quantization::F32 | Quantization::BF16) {
-        f32::MAX
-    } else {
-        F16_MAX
+fn encode(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Vec<u8>> {
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    let bound = match kind {
+        Quantization::F32 | Quantization::BF16 => f32::MAX,
+        _ => F16_MAX,
     };
-    if !finite || largest > bound {
-        return Err(Error::InvalidInput(format!(
-            "tensor \"{name}\" has values that {kind} cannot hold"
-        )));
+    // A comparison with NaN is false as well.
+    if let Some(value) = values.iter().find(|value| !(value.abs() <= bound)) {
+        let detail = format!("tensor \"{name}\" has the value {value}, which {kind} cannot hold");
+        return Err(Error::InvalidInput(detail));
     }
-    let blocks = QTensor::quantize(tensor, kind.ggml())?;
-    Ok(Cow::Owned(blocks.data()?.into_owned()))
+    // Candle quantises the whole storage of a tensor, so this must not be a view of another one.
+    let own = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
+    Ok(QTensor::quantize(&own, kind.ggml())?.data()?.into_owned())
 }
 
 /// The weights of a checkpoint, whatever its layout.
