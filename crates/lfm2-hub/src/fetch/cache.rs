@@ -43,12 +43,11 @@ impl HubCache {
 
     /// The snapshot of a commit, whether or not it is there.
     pub(super) fn at_commit(&self, id: &RepoId, commit: &str) -> Snapshot {
-        let folder = self.repository(id).join("snapshots").join(commit);
-        Snapshot {
-            id: id.clone(),
-            commit: commit.to_owned(),
-            folder,
-        }
+        Snapshot::new(
+            id.clone(),
+            commit,
+            self.repository(id).join("snapshots").join(commit),
+        )
     }
 
     /// The commit that `revision` was when it was last downloaded.

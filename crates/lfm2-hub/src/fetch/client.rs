@@ -43,7 +43,10 @@ impl HubClient {
         Self::with_settings(HubSettings::resolve(options)?, options.progress.clone())
     }
 
-    pub(crate) fn with_settings(settings: HubSettings, progress: Option<Arc<dyn Progress>>) -> Result<Self> {
+    pub(crate) fn with_settings(
+        settings: HubSettings,
+        progress: Option<Arc<dyn Progress>>,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("lfm2-hub")
@@ -53,7 +56,14 @@ impl HubClient {
         let cache = HubCache::new(&settings.cache);
         let inquiry = Inquiry::new(settings.clone())?;
         let hub = hub(&settings)?;
-        Ok(Self { cache, settings, inquiry, hub, progress, runtime: Some(runtime) })
+        Ok(Self {
+            cache,
+            settings,
+            inquiry,
+            hub,
+            progress,
+            runtime: Some(runtime),
+        })
     }
 
     /// Waits for `future`, also when the caller is inside a runtime of its own, where blocking
@@ -61,14 +71,16 @@ impl HubClient {
     fn wait<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> Result<T> {
         let stopped = || Error::io("the download thread", std::io::ErrorKind::BrokenPipe.into());
         let handle = self.runtime.as_ref().ok_or_else(stopped)?.handle();
-        std::thread::scope(|scope| scope.spawn(|| handle.block_on(work())).join()).map_err(|_| stopped())
+        std::thread::scope(|scope| scope.spawn(|| handle.block_on(work())).join())
+            .map_err(|_| stopped())
     }
 
     fn resolve(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
         let remote = self.wait(async || self.inquiry.ask(id, revision.as_str(), PROBE).await)??;
         let remote = remote.ok_or_else(|| Error::NotFound {
             what: format!("{PROBE} of {id}@{revision}"),
-            hint: "a checkpoint has one; repositories of gguf files alone are opened by file".to_owned(),
+            hint: "a checkpoint has one; repositories of gguf files alone are opened by file"
+                .to_owned(),
         })?;
         self.cache.remember(id, revision, &remote.commit)?;
         Ok(self.cache.at_commit(id, &remote.commit))
@@ -76,20 +88,44 @@ impl HubClient {
 
     fn download(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
         let id = &snapshot.id;
-        let Some(remote) = self.wait(async || self.inquiry.ask(id, &snapshot.commit, name).await)?? else {
+        let Some(remote) =
+            self.wait(async || self.inquiry.ask(id, &snapshot.commit, name).await)??
+        else {
             self.cache.mark_absent(snapshot, name)?;
             return Ok(None);
         };
         if remote.commit != snapshot.commit {
-            let detail = format!("asked for commit {}, got {}", snapshot.commit, remote.commit);
-            return Err(network(&format!("{}/{id}/{name}", self.settings.endpoint), None, &detail));
+            let detail = format!(
+                "asked for commit {}, got {}",
+                snapshot.commit, remote.commit
+            );
+            return Err(network(
+                &format!("{}/{id}/{name}", self.settings.endpoint),
+                None,
+                &detail,
+            ));
         }
         let _lock = self.cache.lock(id, &remote.etag)?;
         let blob = self.cache.blob(id, &remote.etag)?;
-        let reusable = self.settings.refresh == Refresh::Missing && blob.is_file() && is_intact(&blob, &remote)?;
+        // Another process may have finished it while this one waited.
+        if self.settings.refresh == Refresh::Missing
+            && let Some(path) = self.cache.present(snapshot, name)?
+        {
+            return Ok(Some(path));
+        }
+        let reusable = self.settings.refresh == Refresh::Missing
+            && blob.is_file()
+            && is_intact(&blob, &remote)?;
         if !reusable {
             let progress = self.progress.as_deref();
-            let transfer = Transfer { hub: &self.hub, id, file: name, remote: &remote, blob: &blob, progress };
+            let transfer = Transfer {
+                hub: &self.hub,
+                id,
+                file: name,
+                remote: &remote,
+                blob: &blob,
+                progress,
+            };
             self.wait(async || transfer.run().await)??;
         }
         self.cache.link(snapshot, name, &remote.etag).map(Some)
@@ -98,9 +134,17 @@ impl HubClient {
 
 impl Fetch for HubClient {
     fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
-        let known = || Ok::<_, Error>(self.cache.known_commit(id, revision)?.map(|commit| self.cache.at_commit(id, &commit)));
+        let known = || {
+            Ok::<_, Error>(
+                self.cache
+                    .known_commit(id, revision)?
+                    .map(|commit| self.cache.at_commit(id, &commit)),
+            )
+        };
         if revision.is_commit() && self.settings.refresh == Refresh::Missing {
-            if let Some(snapshot) = known()?.filter(|snapshot| snapshot.folder.join(PROBE).is_file()) {
+            if let Some(snapshot) =
+                known()?.filter(|snapshot| snapshot.folder.join(PROBE).is_file())
+            {
                 return Ok(snapshot);
             }
         }
@@ -135,14 +179,19 @@ impl Drop for HubClient {
 
 impl fmt::Debug for HubClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubClient").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("HubClient")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
 fn hub(settings: &HubSettings) -> Result<HFClient> {
     let redirects = reqwest::redirect::Policy::custom(|attempt| {
         let downgrade = attempt.url().scheme() != "https"
-            && attempt.previous().last().is_some_and(|previous| previous.scheme() == "https");
+            && attempt
+                .previous()
+                .last()
+                .is_some_and(|previous| previous.scheme() == "https");
         if downgrade {
             attempt.error("redirected from https to http")
         } else if attempt.previous().len() > 10 {
@@ -169,5 +218,7 @@ fn hub(settings: &HubSettings) -> Result<HFClient> {
     if let Some(token) = &settings.token {
         builder = builder.token(token.secret());
     }
-    builder.build().map_err(|_| failed(&"the hub client does not start"))
+    builder
+        .build()
+        .map_err(|_| failed(&"the hub client does not start"))
 }

@@ -35,7 +35,8 @@ impl HubCache {
         let path = self.reference(id, revision);
         make_parent(&path)?;
         write_atomic(&path, Overwrite::Replace, |file| {
-            file.write_all(commit.as_bytes()).map_err(|source| Error::io(&path, source))
+            file.write_all(commit.as_bytes())
+                .map_err(|source| Error::io(&path, source))
         })
     }
 
@@ -43,21 +44,26 @@ impl HubCache {
     pub(super) fn mark_absent(&self, snapshot: &Snapshot, name: &str) -> Result<()> {
         let path = self.absence(snapshot, name);
         make_parent(&path)?;
-        File::create(&path).map(drop).map_err(|source| Error::io(&path, source))
+        File::create(&path)
+            .map(drop)
+            .map_err(|source| Error::io(&path, source))
     }
 
     /// Puts the blob into the snapshot under its name.
     pub(super) fn link(&self, snapshot: &Snapshot, name: &str, etag: &Etag) -> Result<PathBuf> {
         let path = snapshot.folder.join(name);
         make_parent(&path)?;
-        if path.symlink_metadata().is_ok() {
-            std::fs::remove_file(&path).map_err(|source| Error::io(&path, source))?;
+        // Made under another name and moved, so that a reader always finds the old or the new one.
+        let draft = snapshot
+            .folder
+            .join(format!(".{}.{}.tmp", etag.as_str(), std::process::id()));
+        let io = |source| Error::io(&path, source);
+        if draft.symlink_metadata().is_ok() {
+            std::fs::remove_file(&draft).map_err(io)?;
         }
-        match place(&self.repository(&snapshot.id), etag, &path) {
-            // Another process was faster, with the same blob.
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(&path, error)),
-            _ => Ok(path),
-        }
+        place(&self.repository(&snapshot.id), etag, &draft).map_err(io)?;
+        std::fs::rename(&draft, &path).map_err(io)?;
+        Ok(path)
     }
 }
 

@@ -57,3 +57,14 @@ pub struct Snapshot {
     /// Where its files are, or will be.
     pub folder: PathBuf,
 }
+
+impl Snapshot {
+    /// The commit `commit` of a repository, with its files in `folder`.
+    pub fn new(id: RepoId, commit: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            id,
+            commit: commit.into(),
+            folder: folder.into(),
+        }
+    }
+}

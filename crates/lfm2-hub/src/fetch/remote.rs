@@ -70,7 +70,12 @@ impl Inquiry {
     }
 
     /// What the Hub says of `file`; `None` when the repository is there and the file is not.
-    pub(super) async fn ask(&self, id: &RepoId, revision: &str, file: &str) -> Result<Option<Remote>> {
+    pub(super) async fn ask(
+        &self,
+        id: &RepoId,
+        revision: &str,
+        file: &str,
+    ) -> Result<Option<Remote>> {
         let start = self.address(id, revision, file)?;
         with_retries(async || {
             let mut url = start.clone();
@@ -82,7 +87,11 @@ impl Inquiry {
                     _ => return read_answer(&self.settings.endpoint, id, revision, &response),
                 }
             }
-            Err(Failure::Final(network(start.as_str(), None, &"too many redirects")))
+            Err(Failure::Final(network(
+                start.as_str(),
+                None,
+                &"too many redirects",
+            )))
         })
         .await
     }
@@ -98,7 +107,10 @@ impl Inquiry {
     }
 
     async fn send(&self, url: &Url) -> Result<Response, Failure> {
-        let mut request = self.client.head(url.clone()).header(ACCEPT_ENCODING, "identity");
+        let mut request = self
+            .client
+            .head(url.clone())
+            .header(ACCEPT_ENCODING, "identity");
         if let Some(token) = &self.settings.token {
             request = request.bearer_auth(token.secret());
         }
@@ -110,42 +122,78 @@ impl Inquiry {
 }
 
 fn redirect(url: &Url, response: &Response) -> Option<Url> {
-    let location = response.status().is_redirection().then(|| response.headers().get(LOCATION))??;
+    let location = response
+        .status()
+        .is_redirection()
+        .then(|| response.headers().get(LOCATION))??;
     url.join(location.to_str().ok()?).ok()
 }
 
-fn read_answer(endpoint: &str, id: &RepoId, revision: &str, response: &Response) -> Result<Option<Remote>, Failure> {
+fn read_answer(
+    endpoint: &str,
+    id: &RepoId,
+    revision: &str,
+    response: &Response,
+) -> Result<Option<Remote>, Failure> {
     let status = response.status();
     let headers = response.headers();
     if status.is_success() || status.is_redirection() {
-        return read_headers(&format!("{endpoint}/{id}"), headers).map(Some).map_err(Failure::Final);
+        return read_headers(&format!("{endpoint}/{id}"), status, headers)
+            .map(Some)
+            .map_err(Failure::Final);
     }
-    let not_found = |what: String, hint: &str| Failure::Final(Error::NotFound { what, hint: hint.to_owned() });
+    let not_found = |what: String, hint: &str| {
+        Failure::Final(Error::NotFound {
+            what,
+            hint: hint.to_owned(),
+        })
+    };
     match (status, text(headers, "x-error-code")) {
-        (_, Some("RevisionNotFound")) => {
-            Err(not_found(format!("revision {revision} of {id}"), "give a branch, a tag or a commit hash"))
-        }
+        (_, Some("RevisionNotFound")) => Err(not_found(
+            format!("revision {revision} of {id}"),
+            "give a branch, a tag or a commit hash",
+        )),
         (_, Some("RepoNotFound")) => Err(not_found(format!("repository {id}"), TOKEN_HINT)),
         (StatusCode::NOT_FOUND, _) => Ok(None),
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-            let hint = "accept the terms of the repository and put a token into HF_TOKEN".to_owned();
-            Err(Failure::Final(Error::Denied { what: id.to_string(), hint }))
+            let hint =
+                "accept the terms of the repository and put a token into HF_TOKEN".to_owned();
+            Err(Failure::Final(Error::Denied {
+                what: id.to_string(),
+                hint,
+            }))
         }
         _ => Err(Failure::of_status(
-            network(&format!("{endpoint}/{id}"), Some(status.as_u16()), &format!("the server answers {status}")),
-            headers.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok()),
+            network(
+                &format!("{endpoint}/{id}"),
+                Some(status.as_u16()),
+                &format!("the server answers {status}"),
+            ),
+            headers
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok()?.trim().parse().ok()),
         )),
     }
 }
 
-fn read_headers(address: &str, headers: &HeaderMap) -> Result<Remote> {
-    let missing = |what: &str| network(address, None, &format!("the answer has no usable {what}; is this a hub?"));
+fn read_headers(address: &str, status: StatusCode, headers: &HeaderMap) -> Result<Remote> {
+    let missing = |what: &str| {
+        network(
+            address,
+            None,
+            &format!("the answer has no usable {what}; is this a hub?"),
+        )
+    };
     let etag = text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str()));
     let etag = etag.and_then(Etag::parse).ok_or_else(|| missing("etag"))?;
     let commit = text(headers, "x-repo-commit").filter(|commit| is_commit(commit));
     let commit = commit.ok_or_else(|| missing("commit hash"))?.to_owned();
-    let size = text(headers, "x-linked-size").or_else(|| text(headers, CONTENT_LENGTH.as_str()));
-    let size = size.map(|size| size.parse().map_err(|_| missing("size"))).transpose()?;
+    // The length of a redirect is that of its own body.
+    let own_length = || text(headers, CONTENT_LENGTH.as_str()).filter(|_| status.is_success());
+    let size = text(headers, "x-linked-size").or_else(own_length);
+    let size = size
+        .map(|size| size.parse().map_err(|_| missing("size")))
+        .transpose()?;
     Ok(Remote { etag, commit, size })
 }
 
@@ -155,8 +203,16 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// An [`Error::Network`] about `address`, of which the query is left out.
 pub(super) fn network(address: &str, status: Option<u16>, detail: &dyn std::fmt::Display) -> Error {
-    let address = address.split(['?', '#']).next().unwrap_or_default().to_owned();
-    Error::Network { address, status, detail: detail.to_string() }
+    let address = address
+        .split(['?', '#'])
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    Error::Network {
+        address,
+        status,
+        detail: detail.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +221,19 @@ mod tests {
 
     #[test]
     fn etags_that_are_paths_are_refused() {
-        for text in ["", "\"\"", "../../x", "/etc/passwd", "a/b", "a\\b", "a:b", ".", "..", "a.lock", "\0"] {
+        for text in [
+            "",
+            "\"\"",
+            "../../x",
+            "/etc/passwd",
+            "a/b",
+            "a\\b",
+            "a:b",
+            ".",
+            "..",
+            "a.lock",
+            "\0",
+        ] {
             assert_eq!(Etag::parse(text), None, "{text:?}");
         }
         assert_eq!(Etag::parse("W/\"abc-2\"").unwrap().as_str(), "abc-2");

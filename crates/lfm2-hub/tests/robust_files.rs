@@ -1,0 +1,293 @@
+//! Paths, names and output files.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use lfm2_hub::{
+    Checkpoint, Error, ErrorKind, Fetch, HubCache, Limits, MemoryFiles, ModelSource, OpenOptions,
+    Overwrite, RepoId, Revision, Snapshot, Tokenizer, write_atomic, write_safetensors,
+};
+use support::{valid, write_checkpoint};
+
+fn open(path: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::open(&ModelSource::from_path(path), &OpenOptions::default())
+}
+
+#[test]
+fn fs_01_missing_path_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["nothing", "nothing.gguf", "with space", "line\nbreak"] {
+        let error = open(&folder.path().join(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn fs_01_folder_in_place_of_a_file_and_the_reverse() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("config.json")).unwrap();
+    let error = open(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("config.json"), "{error}");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "text").unwrap();
+    assert_eq!(open(&file).unwrap_err().kind(), ErrorKind::Io);
+    let error = Tokenizer::from_file(folder.path(), &Limits::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[test]
+fn fs_01_unusual_names_work() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["with space", "line\nbreak", "日本語", "quote\"s"] {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        write_checkpoint(&path);
+        assert_eq!(open(&path).unwrap().tensors().names(), ["a"], "{name:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn fs_01_names_that_are_not_utf_8_work() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
+    std::fs::create_dir(&path).unwrap();
+    write_checkpoint(&path);
+    assert_eq!(open(&path).unwrap().tensors().names(), ["a"]);
+}
+
+#[test]
+fn fs_02_existing_output_is_kept_unless_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.safetensors");
+    let tensor = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
+    let write = |overwrite| write_safetensors(&path, [("t", &tensor)], &BTreeMap::new(), overwrite);
+    write(Overwrite::Refuse).unwrap();
+    let first = std::fs::read(&path).unwrap();
+    let error = write(Overwrite::Refuse).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("out.safetensors"), "{error}");
+    std::fs::write(&path, "old").unwrap();
+    write(Overwrite::Replace).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), first);
+}
+
+#[test]
+fn fs_02_a_failed_write_leaves_the_old_file_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    std::fs::write(&path, "old").unwrap();
+    let result = write_atomic(&path, Overwrite::Replace, |file| {
+        file.write_all(b"half").unwrap();
+        Err(Error::InvalidInput("stopped".to_owned()))
+    });
+    assert!(result.is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let missing = write_atomic(
+        &folder.path().join("no/such/out"),
+        Overwrite::Refuse,
+        |_| Ok(()),
+    );
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn writing_refuses_names_twice_and_types_without_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |tensors: &[(&str, &Tensor)]| {
+        let path = folder.path().join("out");
+        write_safetensors(
+            &path,
+            tensors.iter().copied(),
+            &BTreeMap::new(),
+            Overwrite::Refuse,
+        )
+        .unwrap_err()
+        .kind()
+    };
+    let tensor = Tensor::ones(3, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(
+        write(&[("t", &tensor), ("t", &tensor)]),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(write(&[("__metadata__", &tensor)]), ErrorKind::InvalidInput);
+    let double = tensor.to_dtype(DType::F64).unwrap();
+    assert_eq!(write(&[("t", &double)]), ErrorKind::Unsupported);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn fs_06_repository_ids_that_are_no_ids() {
+    let long = format!("org/{}", "x".repeat(97));
+    let bad = [
+        "",
+        "name",
+        "a/b/c",
+        "org/",
+        "org/na me",
+        "org/name?x=1",
+        "https://huggingface.co/org/name",
+        "org/..",
+        "-org/name",
+        "org/name.",
+        "org/a--b",
+        "org/a..b",
+        "org/na\u{e9}me",
+        "org/name@",
+        "org/name@a b",
+        "org/name@../x",
+        "org/name@a//b",
+        "org/name@.x",
+        "org/name@x.lock",
+        &long,
+    ];
+    for text in bad {
+        let error = text.parse::<ModelSource>().expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}: {error}");
+    }
+    assert!("../x".parse::<RepoId>().is_err());
+    for text in [
+        "LiquidAI/LFM2-350M",
+        "a/b",
+        "o_r.g/LFM2.5-1.2B@refs/pr/1",
+        "a/b@v1.0",
+        "a/b@0123abc",
+    ] {
+        let source: ModelSource = text.parse().unwrap();
+        let ModelSource::Hub { id, revision } = &source else {
+            panic!("{text} is no hub source")
+        };
+        assert!(text.starts_with(&id.to_string()), "{id}");
+        assert!(source.to_string().ends_with(revision.as_str()));
+    }
+}
+
+#[test]
+fn text_that_looks_like_a_path_is_one() {
+    for text in ["./org/name", "../x", "/abs", ".", "C:\\models\\x"] {
+        assert!(
+            matches!(text.parse().unwrap(), ModelSource::Dir(_)),
+            "{text}"
+        );
+    }
+    for text in ["model.gguf", "./a/b.GGUF", "org/name.gguf"] {
+        assert!(
+            matches!(text.parse().unwrap(), ModelSource::Gguf(_)),
+            "{text}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weights.bin");
+    std::fs::write(&file, "GGUF....").unwrap();
+    assert_eq!(
+        ModelSource::from_path(&*file),
+        ModelSource::Gguf(file.clone())
+    );
+}
+
+#[test]
+fn a_full_cache_is_read_without_network() {
+    let cache = tempfile::tempdir().unwrap();
+    let repository = cache.path().join("models--org--name");
+    let commit = "a1".repeat(20);
+    let snapshot = repository.join("snapshots").join(&commit);
+    std::fs::create_dir_all(repository.join("refs/pr")).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(repository.join("refs/pr/1"), format!("{commit}\n")).unwrap();
+    write_checkpoint(&snapshot);
+    let hub = HubCache::new(cache.path());
+    let (id, revision): (RepoId, Revision) = ("org/name".parse().unwrap(), "pr/1".parse().unwrap());
+    let found = hub.snapshot(&id, &revision).unwrap();
+    assert_eq!(
+        (found.commit.as_str(), found.folder.as_path()),
+        (commit.as_str(), snapshot.as_path())
+    );
+    assert!(hub.file(&found, "config.json").unwrap().is_some());
+    assert!(hub.file(&found, "other.json").unwrap().is_none());
+    assert_eq!(
+        hub.file(&found, "../refs/pr/1").unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        hub.snapshot(&id, &Revision::default()).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    std::fs::write(repository.join("refs/main"), "../../etc").unwrap();
+    assert_eq!(
+        hub.snapshot(&id, &Revision::default()).unwrap_err().kind(),
+        ErrorKind::InvalidModel
+    );
+}
+
+/// A fetch that has one folder for everything.
+struct Fixed(std::path::PathBuf, RepoId);
+
+impl Fetch for Fixed {
+    fn snapshot(&self, _: &RepoId, revision: &Revision) -> lfm2_hub::Result<Snapshot> {
+        Ok(Snapshot::new(self.1.clone(), revision.as_str(), &self.0))
+    }
+
+    fn file(
+        &self,
+        snapshot: &Snapshot,
+        name: &str,
+    ) -> lfm2_hub::Result<Option<std::path::PathBuf>> {
+        let path = snapshot.folder.join(name);
+        Ok(path.is_file().then_some(path))
+    }
+}
+
+#[test]
+fn fs_05_missing_files_are_all_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let id: RepoId = "org/name".parse().unwrap();
+    let options = OpenOptions::default().fetch(std::sync::Arc::new(Fixed(
+        folder.path().to_path_buf(),
+        id.clone(),
+    )));
+    let error = Checkpoint::open(&ModelSource::hub(id.clone()), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error
+            .to_string()
+            .contains("config.json, model.safetensors of org/name@main"),
+        "{error}"
+    );
+    write_checkpoint(folder.path());
+    assert!(Checkpoint::open(&ModelSource::hub(id), &options).is_ok());
+}
+
+#[test]
+fn a_checkpoint_can_be_in_memory() {
+    let files = MemoryFiles {
+        config: br#"{"model_type": "lfm2"}"#.into(),
+        weights: valid(&["a"]).into(),
+        generation_config: Some(br#"{"eos_token_id": 7}"#.into()),
+        tokenizer: Some(support::tokenizer_json().into_bytes().into()),
+        chat_template: Some("{{ messages }}".into()),
+    };
+    let checkpoint =
+        Checkpoint::from_memory("embedded", files.clone(), &Limits::default()).unwrap();
+    assert_eq!(checkpoint.tensors().names(), ["a"]);
+    assert_eq!(checkpoint.config()["model_type"], "lfm2");
+    assert_eq!(checkpoint.generation_config().unwrap()["eos_token_id"], 7);
+    assert_eq!(checkpoint.tokenizer().unwrap().vocab_size(), 11);
+    assert_eq!(
+        checkpoint.chat_template().unwrap().as_deref(),
+        Some("{{ messages }}")
+    );
+    let broken = MemoryFiles {
+        weights: b"short".as_slice().into(),
+        ..files
+    };
+    let error = Checkpoint::from_memory("embedded", broken, &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("embedded"), "{error}");
+}
