@@ -1,6 +1,10 @@
 //! The gated short convolution, LFM2's main mixer.
 
+use std::sync::Arc;
+
 use candle_core::{Module, Result, Tensor, bail};
+
+use lfm2_kernels::conv::ConvKernel;
 
 use crate::cache::LayerCache;
 use crate::{Bias, Linear, Pass, Weights, ops};
@@ -37,6 +41,8 @@ pub struct ShortConv {
     /// `(hidden, width)`; the last column meets the newest value of a causal window.
     kernel: Tensor,
     bias: Option<Tensor>,
+    /// Kernel and bias for the fast form of the convolution, where there is one.
+    fast: Option<Arc<ConvKernel>>,
 }
 
 impl ShortConv {
@@ -52,16 +58,18 @@ impl ShortConv {
             ..
         } = config;
         let conv = weights.pp("conv");
+        let kernel = conv.conv_kernel(hidden, width)?;
+        let kernel_bias = match bias {
+            Bias::With => Some(conv.tensor("bias", &[hidden])?),
+            Bias::Without => None,
+        };
         Ok(Self {
             config,
             in_proj: weights.pp("in_proj").linear(hidden, 3 * hidden, bias)?,
             out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?,
-            kernel: conv.conv_kernel(hidden, width)?,
-            bias: if bias == Bias::With {
-                Some(conv.tensor("bias", &[hidden])?)
-            } else {
-                None
-            },
+            fast: ops::conv_kernel(&kernel, kernel_bias.as_ref())?.map(Arc::new),
+            kernel,
+            bias: kernel_bias,
         })
     }
 
@@ -127,13 +135,14 @@ impl ShortConv {
                 );
             }
             let own = bcu.narrow(0, span.start, span.len)?;
-            let causal = self.config.window == Window::Causal;
-            let y = match ops::short_conv(
-                &own,
-                &self.kernel,
-                self.bias.as_ref(),
-                causal.then_some(&*state),
-            ) {
+            let fast = self
+                .fast
+                .as_deref()
+                .and_then(|kernel| match self.config.window {
+                    Window::Causal => ops::short_conv(&own, kernel, state),
+                    Window::Centred => ops::short_conv_centred(&own, kernel),
+                });
+            let y = match fast {
                 Some(y) => y?,
                 None => self.mix_generic(&own, state)?,
             };

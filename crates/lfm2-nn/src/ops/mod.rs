@@ -7,9 +7,14 @@
 //! nothing tracks a gradient ([`Tensor::track_op`]). So training and inference call the same code,
 //! and a gradient cannot get lost in an operation without a backward pass.
 
+mod fast;
 mod plain;
 
+#[cfg(test)]
+mod tests;
+
 use candle_core::{Result, Tensor};
+use lfm2_kernels::conv::ConvKernel;
 
 use crate::attention::Visibility;
 use crate::rope::RopeTable;
@@ -26,21 +31,33 @@ pub(crate) struct Mask {
 
 /// `x W^T`: `(tokens, in)` and `(out, in)` to `(tokens, out)` in the type of `x`.
 pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if fast::fits(&[x]) && fast::readable(weight) && weight.is_contiguous() {
+        return fast::matmul_t(x, weight);
+    }
     plain::matmul_t(x, weight)
 }
 
 /// `w * x / sqrt(mean(x^2) + eps)` over the last dimension.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    if fast::fits(&[x, weight]) {
+        return fast::rms_norm(x, weight, eps);
+    }
     plain::rms_norm(x, weight, eps)
 }
 
 /// Rotates `(tokens, heads, head_dim)` by the table's angles.
 pub(crate) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
+    if fast::fits(&[x, &table.cos, &table.sin]) {
+        return fast::rope(x, table);
+    }
     plain::rope(x, table)
 }
 
 /// `silu(gate) * up`, element by element.
 pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if fast::fits(&[gate, up]) {
+        return fast::silu_mul(gate, up);
+    }
     plain::silu_mul(gate, up)
 }
 
@@ -57,16 +74,37 @@ pub(crate) fn attention(
     scale: f64,
     mask: Mask,
 ) -> Result<Tensor> {
+    if fast::fits(&[q]) && fast::readable(k) && fast::readable(v) {
+        return fast::attention(q, k, v, scale, mask);
+    }
     plain::attention(q, k, v, scale, mask)
 }
 
-/// The gated convolution of one segment `bcu (len, 3 * channels)` from `state`, moved on in place;
-/// `None` state is a centred window. Returns `None` where there is no fast form.
+/// Prepares a convolution kernel `(channels, width)` for the fast form, where there is one.
+pub(crate) fn conv_kernel(kernel: &Tensor, bias: Option<&Tensor>) -> Result<Option<ConvKernel>> {
+    let tensors: Vec<&Tensor> = std::iter::once(kernel).chain(bias).collect();
+    if fast::fits(&tensors) {
+        fast::conv_kernel(kernel, bias).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The gated causal convolution of one segment `bcu (len, 3 * channels)` in its fast form, from
+/// `state`, which is moved on. `None` where there is no fast form.
 pub(crate) fn short_conv(
-    _bcu: &Tensor,
-    _kernel: &Tensor,
-    _bias: Option<&Tensor>,
-    _state: Option<&Tensor>,
+    bcu: &Tensor,
+    kernel: &ConvKernel,
+    state: &mut Tensor,
 ) -> Option<Result<Tensor>> {
-    None
+    fast::fits(&[bcu, state]).then(|| {
+        let (y, moved) = fast::short_conv(bcu, kernel, state)?;
+        *state = moved;
+        Ok(y)
+    })
+}
+
+/// The gated centred convolution of one segment in its fast form; `None` where there is none.
+pub(crate) fn short_conv_centred(bcu: &Tensor, kernel: &ConvKernel) -> Option<Result<Tensor>> {
+    fast::fits(&[bcu]).then(|| fast::short_conv_centred(bcu, kernel))
 }

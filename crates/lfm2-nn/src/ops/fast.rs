@@ -1,0 +1,215 @@
+//! The fast forms: kernels of `lfm2-kernels` on the slices of CPU tensors.
+//!
+//! Every function takes tensors that [`fits`] accepted and returns a fresh contiguous tensor.
+
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device, Error, Layout, Result, Storage, Tensor, WithDType, bail};
+use half::{bf16, f16};
+use lfm2_kernels::conv::ConvKernel;
+use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef};
+
+use super::Mask;
+use crate::attention::Visibility;
+use crate::rope::RopeTable;
+
+/// Whether the fast form applies to these activations: `f32` on a CPU, and nobody asks for
+/// gradients.
+pub(super) fn fits(tensors: &[&Tensor]) -> bool {
+    tensors
+        .iter()
+        .all(|t| t.dtype() == DType::F32 && t.device().is_cpu() && !t.track_op())
+}
+
+/// Whether the fast form can read `t` as weights or as a key-value cache.
+pub(super) fn readable(t: &Tensor) -> bool {
+    matches!(t.dtype(), DType::F32 | DType::BF16 | DType::F16)
+        && t.device().is_cpu()
+        && !t.track_op()
+}
+
+/// The instruction set in use: `LFM2_ISA`, or the best of this machine.
+fn isa() -> Result<Isa> {
+    static ISA: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
+    let isa = ISA.get_or_init(|| Isa::from_env().map_err(|e| e.to_string()));
+    isa.clone().map_err(Error::msg)
+}
+
+/// A CPU tensor, locked for reading.
+struct View<'a, G> {
+    storage: G,
+    layout: &'a Layout,
+}
+
+fn view(tensor: &Tensor) -> View<'_, impl Deref<Target = Storage> + '_> {
+    let (storage, layout) = tensor.storage_and_layout();
+    View { storage, layout }
+}
+
+impl<G: Deref<Target = Storage>> View<'_, G> {
+    /// The elements in order.
+    fn slice<T: WithDType>(&self) -> Result<&[T]> {
+        let Storage::Cpu(storage) = &*self.storage else {
+            bail!("expected a CPU tensor")
+        };
+        let Some((start, end)) = self.layout.contiguous_offsets() else {
+            bail!("expected a contiguous tensor")
+        };
+        Ok(&storage.as_slice::<T>()?[start..end])
+    }
+}
+
+fn zeros(len: usize) -> Vec<f32> {
+    vec![0.0; len]
+}
+
+fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+pub(super) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (rows, cols) = x.dims2()?;
+    let (outputs, inputs) = weight.dims2()?;
+    let x = x.contiguous()?;
+    let (x, w) = (view(&x), view(weight));
+    let x = MatRef::new(x.slice::<f32>()?, rows, cols).map_err(Error::wrap)?;
+    let mut y = zeros(rows * outputs);
+    let out = MatMut::new(&mut y, rows, outputs).map_err(Error::wrap)?;
+    match weight.dtype() {
+        DType::F32 => multiply(x, w.slice::<f32>()?, (outputs, inputs), out)?,
+        DType::BF16 => multiply(x, w.slice::<bf16>()?, (outputs, inputs), out)?,
+        DType::F16 => multiply(x, w.slice::<f16>()?, (outputs, inputs), out)?,
+        other => bail!("no kernel for weights of type {other:?}"),
+    }
+    tensor(y, &[rows, outputs])
+}
+
+fn multiply<W: kernels::Element>(
+    x: MatRef<'_, f32>,
+    w: &[W],
+    (rows, cols): (usize, usize),
+    out: MatMut<'_, f32>,
+) -> Result<()> {
+    let w = MatRef::new(w, rows, cols).map_err(Error::wrap)?;
+    kernels::matmul(isa()?, x, w, out).map_err(Error::wrap)
+}
+
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let mut y = zeros(x.elem_count());
+    let (values, weight) = (view(&x), view(weight));
+    kernels::rms_norm(isa()?, values.slice()?, weight.slice()?, eps as f32, &mut y)
+        .map_err(Error::wrap)?;
+    tensor(y, x.dims())
+}
+
+pub(super) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
+    let (_, heads, head_dim) = x.dims3()?;
+    let x = x.contiguous()?;
+    let mut y = view(&x).slice::<f32>()?.to_vec();
+    let (cos, sin) = (view(&table.cos), view(&table.sin));
+    kernels::rope(isa()?, &mut y, cos.slice()?, sin.slice()?, heads, head_dim)
+        .map_err(Error::wrap)?;
+    tensor(y, x.dims())
+}
+
+pub(super) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
+    let mut y = zeros(gate.elem_count());
+    kernels::silu_mul(isa()?, view(&gate).slice()?, view(&up).slice()?, &mut y)
+        .map_err(Error::wrap)?;
+    tensor(y, gate.dims())
+}
+
+pub(super) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    mask: Mask,
+) -> Result<Tensor> {
+    let (_, heads, head_dim) = q.dims3()?;
+    let dims = q.dims().to_vec();
+    let (kv_heads, capacity, _) = k.dims3()?;
+    let q = q.contiguous()?;
+    let mut y = zeros(q.elem_count());
+    let shape = KvShape {
+        kv_heads,
+        capacity,
+        head_dim,
+    };
+    let spec = AttentionSpec {
+        heads,
+        scale: scale as f32,
+        past: mask.past,
+        visibility: match mask.visibility {
+            Visibility::Causal => kernels::Visibility::Causal,
+            Visibility::Bidirectional => kernels::Visibility::All,
+            Visibility::Sliding { window } => match NonZeroUsize::new(window) {
+                Some(window) => kernels::Visibility::Window(window),
+                None => bail!("a window of 0 keys"),
+            },
+        },
+    };
+    let q = view(&q);
+    let queries = q.slice::<f32>()?;
+    match k.dtype() {
+        DType::F32 => attend::<f32>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
+        DType::F16 => attend::<f16>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
+        DType::BF16 => attend::<bf16>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
+        other => bail!("no kernel for a cache of type {other:?}"),
+    }
+    tensor(y, &dims)
+}
+
+fn attend<T: kernels::Element + WithDType>(
+    q: &[f32],
+    [k, v]: [&Tensor; 2],
+    shape: KvShape,
+    keys: usize,
+    spec: &AttentionSpec,
+    out: &mut [f32],
+) -> Result<()> {
+    let (k, v) = (view(k), view(v));
+    let kv = KvRef::new(k.slice::<T>()?, v.slice::<T>()?, shape, keys).map_err(Error::wrap)?;
+    kernels::attention(isa()?, q, kv, spec, out).map_err(Error::wrap)
+}
+
+/// The convolution's kernel as the fast form wants it.
+pub(super) fn conv_kernel(kernel: &Tensor, bias: Option<&Tensor>) -> Result<ConvKernel> {
+    let kernel = kernel.contiguous()?;
+    let channels = kernel.dim(0)?;
+    let bias = bias.map(view);
+    let bias = bias.as_ref().map(|b| b.slice::<f32>()).transpose()?;
+    ConvKernel::new(view(&kernel).slice()?, bias, channels).map_err(Error::wrap)
+}
+
+/// One causal segment `(len, 3 * channels)`; returns the output and the state after it.
+pub(super) fn short_conv(
+    bcu: &Tensor,
+    kernel: &ConvKernel,
+    state: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let len = bcu.dim(0)?;
+    let bcu = bcu.contiguous()?;
+    let mut moved = view(state).slice::<f32>()?.to_vec();
+    let mut y = zeros(len * kernel.channels());
+    kernels::short_conv(isa()?, view(&bcu).slice()?, kernel, &mut moved, &mut y)
+        .map_err(Error::wrap)?;
+    Ok((
+        tensor(y, &[len, kernel.channels()])?,
+        tensor(moved, state.dims())?,
+    ))
+}
+
+/// One segment seen from both sides.
+pub(super) fn short_conv_centred(bcu: &Tensor, kernel: &ConvKernel) -> Result<Tensor> {
+    let len = bcu.dim(0)?;
+    let bcu = bcu.contiguous()?;
+    let mut y = zeros(len * kernel.channels());
+    kernels::short_conv_centred(isa()?, view(&bcu).slice()?, kernel, &mut y)
+        .map_err(Error::wrap)?;
+    tensor(y, &[len, kernel.channels()])
+}

@@ -1,0 +1,97 @@
+//! The fast form of every operation against its plain form.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use proptest::prelude::*;
+
+use super::*;
+use crate::Rope;
+
+const CPU: Device = Device::Cpu;
+
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 1f32, shape, &CPU).unwrap()
+}
+
+fn close(fast: &Tensor, plain: &Tensor) -> Result<f32> {
+    assert_eq!(fast.dims(), plain.dims());
+    let largest = |t: &Tensor| t.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
+    let difference = (fast - plain)?;
+    if difference.elem_count() == 0 {
+        return Ok(0.0);
+    }
+    Ok(largest(&difference)? / largest(plain)?.max(1e-3))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn matmul(m in 1usize..20, n in 1usize..70, k in 1usize..70, dtype in prop_oneof![Just(DType::F32), Just(DType::BF16), Just(DType::F16)]) {
+        let (x, w) = (random(&[m, k]), random(&[n, k]).to_dtype(dtype).unwrap());
+        let error = close(&fast::matmul_t(&x, &w).unwrap(), &plain::matmul_t(&x, &w).unwrap()).unwrap();
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn norm(rows in 1usize..9, dim in 1usize..130) {
+        let (x, w) = (random(&[rows, dim]), random(&[dim]));
+        let error = close(&fast::rms_norm(&x, &w, 1e-5).unwrap(), &plain::rms_norm(&x, &w, 1e-5).unwrap()).unwrap();
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn rotation(tokens in 1usize..7, heads in 1usize..5, half in 1usize..40, factor in 0.0f64..=1.0, past in 0usize..5000) {
+        let positions: Vec<usize> = (past..past + tokens).collect();
+        let table = Rope::proportional(2 * half, 1e6, factor).table(&positions, DType::F32, &CPU).unwrap();
+        let x = random(&[tokens, heads, 2 * half]);
+        let error = close(&fast::rope(&x, &table).unwrap(), &plain::rope(&x, &table).unwrap()).unwrap();
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn swiglu(rows in 1usize..9, dim in 1usize..130) {
+        let (gate, up) = ((random(&[rows, dim]) * 5.0).unwrap(), random(&[rows, dim]));
+        let error = close(&fast::silu_mul(&gate, &up).unwrap(), &plain::silu_mul(&gate, &up).unwrap()).unwrap();
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn attention_of_every_kind(
+        (len, past, spare) in (1usize..20, 0usize..40, 0usize..5), (kv_heads, group, half) in (1usize..4, 1usize..4, 1usize..20),
+        visibility in prop_oneof![Just(Visibility::Causal), Just(Visibility::Bidirectional), (1usize..30).prop_map(|window| Visibility::Sliding { window })],
+        dtype in prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)],
+    ) {
+        let keys = past + len;
+        let q = random(&[len, kv_heads * group, 2 * half]);
+        let cache = || random(&[kv_heads, keys + spare, 2 * half]).to_dtype(dtype).unwrap();
+        let (k, v) = (cache(), cache());
+        let mask = Mask { visibility, past, keys };
+        let error = close(
+            &fast::attention(&q, &k, &v, 0.3, mask).unwrap(),
+            &plain::attention(&q, &k, &v, 0.3, mask).unwrap(),
+        ).unwrap();
+        prop_assert!(error < 2e-5, "{error}");
+    }
+}
+
+#[test]
+fn gradients_keep_the_plain_form() -> Result<()> {
+    let w = Var::randn(0f32, 1f32, (4, 3), &CPU)?;
+    let x = random(&[2, 3]);
+    let y = matmul_t(&x, w.as_tensor())?;
+    let grads = y.sum_all()?.backward()?;
+    assert!(
+        grads.get(w.as_tensor()).is_some(),
+        "the weight got no gradient"
+    );
+
+    let norm = Var::randn(0f32, 1f32, 3, &CPU)?;
+    let grads = rms_norm(&x, norm.as_tensor(), 1e-5)?
+        .sum_all()?
+        .backward()?;
+    assert!(
+        grads.get(norm.as_tensor()).is_some(),
+        "the norm got no gradient"
+    );
+    Ok(())
+}
