@@ -1,4 +1,5 @@
 //! Whole checkpoints: opened, and every tensor compared with the reference reader's.
+#![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,14 @@ use lfm2_hub::{Checkpoint, Limits, Mapping, ModelSource, OpenOptions, SpecialTok
 /// The committed cases, or all of those in the folder that `LFM2_GOLDEN` names.
 fn golden() -> PathBuf {
     std::env::var_os("LFM2_GOLDEN").map_or_else(|| PathBuf::from("tests/golden"), PathBuf::from)
+}
+
+fn folders() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(golden().join("text"))?;
+    let paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(paths.into_iter().filter(|path| path.is_dir()).collect())
 }
 
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
@@ -50,8 +59,7 @@ fn same(left: &Tensor, right: &Tensor) -> Result<bool> {
 #[test]
 fn golden_checkpoints_hold_what_the_reference_reads() -> Result<()> {
     let mut opened = 0;
-    for entry in std::fs::read_dir(golden().join("text"))? {
-        let folder = entry?.path();
+    for folder in folders()? {
         for path in files(&folder, "gguf")? {
             let checkpoint = open(&ModelSource::Gguf(path))?;
             assert!(
@@ -123,8 +131,8 @@ fn both_mappings_and_memory_give_the_same_tensors() -> Result<()> {
 #[test]
 fn a_gguf_file_can_be_in_memory() -> Result<()> {
     let mut found = 0;
-    for entry in std::fs::read_dir(golden().join("text"))? {
-        for path in files(&entry?.path(), "gguf")? {
+    for folder in folders()? {
+        for path in files(&folder, "gguf")? {
             let checkpoint = Checkpoint::from_memory_gguf(
                 "embedded",
                 std::fs::read(&path)?,

@@ -1,4 +1,5 @@
 //! The real client against a small server in the shape of the Hub.
+#![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 #![cfg(feature = "download")]
 
 mod hub_server;

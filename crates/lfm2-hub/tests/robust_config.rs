@@ -1,4 +1,5 @@
 //! Config files that must be refused before anybody asks what they mean.
+#![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
 use lfm2_hub::{CheckpointInfo, Error, ErrorKind, Limits, ModelSource, OpenOptions};
 

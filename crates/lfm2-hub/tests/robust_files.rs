@@ -1,4 +1,5 @@
 //! Paths, names and output files.
+#![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
 mod support;
 

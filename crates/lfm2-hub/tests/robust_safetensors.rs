@@ -1,4 +1,5 @@
 //! Safetensors files and indices that must be refused, and how.
+#![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
 mod support;
 
@@ -38,7 +39,7 @@ fn rejected(bytes: &[u8], kind: ErrorKind, parts: &[&str]) {
     }
 }
 
-fn header(entries: Value) -> String {
+fn header(entries: &Value) -> String {
     entries.to_string()
 }
 
@@ -95,7 +96,7 @@ fn st_03_header_that_is_no_json_object() {
 
 #[test]
 fn st_04_offsets_overlap_or_leave_holes() {
-    let two = |begin: u64| header(json!({"a": f32_entry(&[2], 0), "b": f32_entry(&[2], begin)}));
+    let two = |begin: u64| header(&json!({"a": f32_entry(&[2], 0), "b": f32_entry(&[2], begin)}));
     assert!(open(&safetensors(&two(8), 16)).is_ok());
     rejected(
         &safetensors(&two(4), 16),
@@ -113,7 +114,7 @@ fn st_04_offsets_overlap_or_leave_holes() {
         &["download it again"],
     );
     let offsets = |offsets: Value| {
-        header(json!({"a": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}))
+        header(&json!({"a": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}))
     };
     for bad in [
         json!([8, 0]),
@@ -141,7 +142,7 @@ fn st_04_offsets_overlap_or_leave_holes() {
 fn st_05_shape_and_extent_disagree() {
     let shape = |shape: Value, end: u64| {
         safetensors(
-            &header(json!({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}})),
+            &header(&json!({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}})),
             end as usize,
         )
     };
@@ -178,7 +179,7 @@ fn st_05_shape_and_extent_disagree() {
 fn st_06_types_that_cannot_be_weights() {
     for dtype in ["F8_E4M3", "F8_E5M2", "F4", "F64", "float32", ""] {
         let file = safetensors(
-            &header(json!({"w": {"dtype": dtype, "shape": [0], "data_offsets": [0, 0]}})),
+            &header(&json!({"w": {"dtype": dtype, "shape": [0], "data_offsets": [0, 0]}})),
             0,
         );
         rejected(
@@ -189,7 +190,7 @@ fn st_06_types_that_cannot_be_weights() {
     }
     // An unused counter is harmless, but it is no weight.
     let file = safetensors(
-        &header(json!({"step": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}})),
+        &header(&json!({"step": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}})),
         8,
     );
     let source = open(&file).unwrap();
@@ -276,11 +277,11 @@ fn sharded(weight_map: Value) -> (tempfile::TempDir, Result<Checkpoint, Error>) 
     std::fs::write(folder.path().join("config.json"), "{}").unwrap();
     std::fs::write(folder.path().join("one.safetensors"), valid(&["a"])).unwrap();
     std::fs::write(folder.path().join("two.safetensors"), valid(&["b", "c"])).unwrap();
-    let result = with_index(folder.path(), weight_map);
+    let result = with_index(folder.path(), &weight_map);
     (folder, result)
 }
 
-fn with_index(folder: &Path, weight_map: Value) -> Result<Checkpoint, Error> {
+fn with_index(folder: &Path, weight_map: &Value) -> Result<Checkpoint, Error> {
     let index = json!({"metadata": {"total_size": 72}, "weight_map": weight_map});
     std::fs::write(
         folder.join("model.safetensors.index.json"),
@@ -340,7 +341,7 @@ fn si_02_index_and_shards_disagree() {
     std::fs::write(folder.path().join("two.safetensors"), valid(&["a", "b"])).unwrap();
     let twice = with_index(
         folder.path(),
-        json!({"a": "one.safetensors", "b": "two.safetensors"}),
+        &json!({"a": "one.safetensors", "b": "two.safetensors"}),
     )
     .unwrap_err();
     let twice = twice.to_string();

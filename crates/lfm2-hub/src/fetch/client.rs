@@ -15,7 +15,7 @@ use super::remote::{Inquiry, network};
 use super::transfer::{Transfer, is_intact};
 use super::{Fetch, HubCache, HubSettings, Progress, Snapshot};
 use crate::options::Refresh;
-use crate::{Error, ErrorKind, OpenOptions, RepoId, Result, Revision};
+use crate::{Error, OpenOptions, RepoId, Result, Revision};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -134,23 +134,17 @@ impl HubClient {
 
 impl Fetch for HubClient {
     fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
-        let known = || {
-            Ok::<_, Error>(
-                self.cache
-                    .known_commit(id, revision)?
-                    .map(|commit| self.cache.at_commit(id, &commit)),
-            )
-        };
-        if revision.is_commit() && self.settings.refresh == Refresh::Missing {
-            if let Some(snapshot) =
-                known()?.filter(|snapshot| snapshot.folder.join(PROBE).is_file())
-            {
-                return Ok(snapshot);
-            }
+        let known = self.cache.known_commit(id, revision)?;
+        let known = known.map(|commit| self.cache.at_commit(id, &commit));
+        let known = known.filter(|snapshot| snapshot.folder.join(PROBE).is_file());
+        if let Some(snapshot) = &known
+            && revision.is_commit()
+            && self.settings.refresh == Refresh::Missing
+        {
+            return Ok(snapshot.clone());
         }
-        match (self.resolve(id, revision), known()?) {
-            (Err(error @ Error::Network { .. }), Some(snapshot)) if snapshot.folder.is_dir() => {
-                debug_assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Busy));
+        match (self.resolve(id, revision), known) {
+            (Err(error @ Error::Network { .. }), Some(snapshot)) => {
                 tracing::warn!(%error, %id, %revision, "the hub cannot be reached; using what is in the cache");
                 Ok(snapshot)
             }

@@ -1,5 +1,5 @@
 //! A small server in the shape of the Hub, on a loopback port of its own.
-#![allow(unreachable_pub)] // Shared by test binaries.
+#![allow(unreachable_pub, clippy::unwrap_used)] // Shared by test binaries.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

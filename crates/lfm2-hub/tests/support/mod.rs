@@ -1,5 +1,5 @@
 //! Builders of small files for the tests.
-#![allow(dead_code, unreachable_pub)] // Every test binary uses its own part.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Every test binary uses its own part.
 
 use std::path::Path;
 
