@@ -33,7 +33,7 @@ impl Weights {
         let values: Vec<f32> = (0..count).map(value).collect();
         self.0.insert(
             name.to_owned(),
-            Tensor::from_vec(values, shape, &Device::Cpu).unwrap(),
+            Tensor::from_vec(values, shape, &Device::Cpu).expect("a valid shape"),
         );
     }
 
@@ -85,7 +85,7 @@ fn dense_model(hidden: usize, ffn: usize) -> (Json, Weights) {
     weights.add("model.embedding_norm.weight", &[hidden]);
     for layer in 0..2 {
         let mut add = |name: &str, shape: &[usize]| {
-            weights.add(&format!("model.layers.{layer}.{name}.weight"), shape)
+            weights.add(&format!("model.layers.{layer}.{name}.weight"), shape);
         };
         add("operator_norm", &[hidden]);
         add("ffn_norm", &[hidden]);
@@ -149,12 +149,12 @@ fn moe_model(experts: Experts) -> (Json, Weights) {
             for (name, tensor) in &stacks.0 {
                 for expert in 0..4 {
                     let name = layer(&format!("feed_forward.experts.{expert}.{name}.weight"));
-                    weights.set(&name, tensor.get(expert).unwrap());
+                    weights.set(&name, tensor.get(expert).expect("four experts"));
                 }
             }
         }
         Experts::Packed => {
-            let both = Tensor::cat(&[stack("w1"), stack("w3")], 1).unwrap();
+            let both = Tensor::cat(&[stack("w1"), stack("w3")], 1).expect("equal shapes");
             weights.set(&layer("feed_forward.experts.gate_up_proj"), both);
             weights.set(&layer("feed_forward.experts.down_proj"), stack("w2"));
         }

@@ -1,5 +1,6 @@
 //! From a checkpoint to a GGUF file.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 
 use candle_core::quantized::QTensor;
@@ -272,14 +273,35 @@ fn encode(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Vec<u8>> {
         Quantization::F32 | Quantization::BF16 => f32::MAX,
         _ => F16_MAX,
     };
-    // A comparison with NaN is false as well.
-    if let Some(value) = values.iter().find(|value| !(value.abs() <= bound)) {
+    if let Some(value) = values
+        .iter()
+        .find(|value| value.is_nan() || value.abs() > bound)
+    {
         let detail = format!("tensor \"{name}\" has the value {value}, which {kind} cannot hold");
         return Err(Error::InvalidInput(detail));
     }
+    let row = tensor.dims().last().copied().unwrap_or(1);
+    // Whole rows for every core: blocks do not depend on each other.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = (values.len() / row).div_ceil(workers).max(1) * row;
+    let parts: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let spawn = |part| scope.spawn(move || blocks(part, kind));
+        let running: Vec<_> = values.chunks(part).map(spawn).collect();
+        running
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<Result<_>>()
+    })?;
+    Ok(parts.concat())
+}
+
+/// The blocks of whole rows.
+fn blocks(values: &[f32], kind: Quantization) -> Result<Vec<u8>> {
     // Candle quantises the whole storage of a tensor, so this must not be a view of another one.
-    let own = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
-    Ok(QTensor::quantize(&own, kind.ggml())?.data()?.into_owned())
+    let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
+    Ok(QTensor::quantize(&tensor, kind.ggml())?
+        .data()?
+        .into_owned())
 }
 
 /// The weights of a checkpoint, whatever its layout.
