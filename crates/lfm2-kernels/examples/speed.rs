@@ -2,7 +2,8 @@
 //!
 //! Weights of decode products rotate over about 256 MB. Where the last-level cache is larger than
 //! that, the figures are those of the cache and not of memory. `LFM2_ISA` chooses the instructions,
-//! `RAYON_NUM_THREADS` the number of threads.
+//! `RAYON_NUM_THREADS` the number of threads. An argument (`decode`, `prefill`, `attention` or `rows`)
+//! chooses one group of kernels.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 use std::time::Instant;
@@ -20,28 +21,40 @@ fn main() -> Result<()> {
     println!("instructions {isa}, threads {}", threads::count());
     let round_bf16 = bf16::from_f32;
     let round_f16 = f16::from_f32;
+    let chosen = std::env::args().nth(1);
+    let wanted = |group: &str| chosen.as_deref().is_none_or(|name| name == group);
     threads::in_pool(|| {
-        for m in [1, 2, 4, 8, 16] {
-            product(isa, "f32", m, 2048, 8192, |v| v)?;
-            product(isa, "bf16", m, 2048, 8192, round_bf16)?;
-            product(isa, "f16", m, 2048, 8192, round_f16)?;
+        if wanted("decode") {
+            for m in [1, 2, 4, 8, 16] {
+                product(isa, "f32", m, 2048, 8192, |v| v)?;
+                product(isa, "bf16", m, 2048, 8192, round_bf16)?;
+                product(isa, "f16", m, 2048, 8192, round_f16)?;
+            }
+            product(isa, "bf16", 1, 8192, 2048, round_bf16)?;
+            product(isa, "f32", 1, 1024, 1024, |v| v)?;
         }
-        product(isa, "f32", 1, 1024, 1024, |v| v)?;
-        for (m, k, n) in [
-            (512, 2048, 8192),
-            (512, 8192, 2048),
-            (512, 2048, 512),
-            (64, 2048, 1792),
-        ] {
-            product(isa, "f32", m, k, n, |v| v)?;
-            product(isa, "bf16", m, k, n, round_bf16)?;
+        if wanted("prefill") {
+            for (m, k, n) in [
+                (512, 2048, 8192),
+                (512, 8192, 2048),
+                (512, 2048, 512),
+                (64, 2048, 1792),
+            ] {
+                product(isa, "f32", m, k, n, |v| v)?;
+                product(isa, "bf16", m, k, n, round_bf16)?;
+            }
         }
-        for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
-            attend(isa, 1, group, depth, round_f16)?;
+        if wanted("attention") {
+            for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
+                attend(isa, 1, group, depth, round_f16)?;
+            }
+            attend(isa, 512, 4, 0, round_f16)?;
+            attend(isa, 512, 4, 3584, round_f16)?;
         }
-        attend(isa, 512, 4, 0, round_f16)?;
-        attend(isa, 512, 4, 3584, round_f16)?;
-        row_kernels(isa)
+        if wanted("rows") {
+            row_kernels(isa)?;
+        }
+        Ok(())
     })
 }
 

@@ -130,6 +130,10 @@ impl<W: Element> Block<'_, W> {
                 let rows = R.min(self.rows.end - row);
                 for r in 0..rows {
                     let source = &self.w.row(row + r)[step..step + steps];
+                    // The next rows arrive while these are multiplied.
+                    for at in (0..steps).step_by(64 / size_of::<W>()) {
+                        s.prefetch(source.as_ptr().wrapping_add(R * k + at));
+                    }
                     widen_into(s, source, &mut self.widened[r * W_STRIDE..][..steps]);
                 }
                 for (panel, packed) in self.packed.chunks_exact(2 * S::LANES * k).enumerate() {

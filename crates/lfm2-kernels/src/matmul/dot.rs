@@ -14,6 +14,24 @@ const TASK_WEIGHTS: usize = 1 << 16;
 /// Weight rows walked side by side: enough independent sums to hide the latency of multiply-adds.
 const ROWS: usize = 4;
 
+/// Rows walked together that hold more bytes than this are not asked for as a whole.
+const PREFETCH_GROUP: usize = 1 << 16;
+
+/// How far ahead within a row weights are asked for then, in bytes.
+const PREFETCH_WITHIN: usize = 1 << 10;
+
+/// How many weights ahead to prefetch when `rows` rows of `k` are walked side by side.
+///
+/// Hardware stops at the end of a page, which is about where a short row ends, so the next rows are
+/// asked for instead; the distance must not reach into rows of the same group.
+fn prefetch_distance<W>(rows: usize, k: usize) -> usize {
+    if rows * k * size_of::<W>() <= PREFETCH_GROUP {
+        rows * k
+    } else {
+        PREFETCH_WITHIN / size_of::<W>()
+    }
+}
+
 pub(super) fn run<W: Element>(isa: Isa, x: MatRef<'_, f32>, w: MatRef<'_, W>, y: &Output<'_>) {
     let block = (TASK_WEIGHTS / w.cols()).next_multiple_of(ROWS).max(ROWS);
     let work = w.rows() * w.cols() * x.rows();
@@ -82,12 +100,16 @@ impl<W: Element> Block<'_, W> {
         }
         let mut sums = [[s.zero(); R]; M];
         let whole = k - k % S::LANES;
+        let ahead = prefetch_distance::<W>(R, k);
         let mut at = 0;
         while at < whole {
             let mut weights = [s.zero(); R];
             for r in 0..R {
                 // SAFETY: `at + LANES <= whole <= k`, the length of every row.
                 weights[r] = unsafe { W::load(s, w[r].as_ptr().add(at)) };
+                if i == 0 {
+                    s.prefetch(w[r].as_ptr().wrapping_add(ahead + at));
+                }
             }
             for m in 0..M {
                 // SAFETY: as above.

@@ -124,4 +124,10 @@ impl Simd for Avx2 {
         // SAFETY: writable by the contract; the token proves that the CPU has the instruction.
         unsafe { _mm256_storeu_ps(p, v) }
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, p: *const T) {
+        // SAFETY: a prefetch never faults; every x86-64 CPU has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 }

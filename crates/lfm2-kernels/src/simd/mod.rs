@@ -79,6 +79,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// They must be writable at `p`; no alignment is needed.
     unsafe fn store_f32(self, p: *mut f32, v: Self::V);
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    fn prefetch<T>(self, _p: *const T) {}
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::V {
