@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::fetch::fetch_checkpoint;
+use crate::fetch::{fetch_checkpoint, fetch_gguf};
 use crate::files::{Folder, read_capped};
 use crate::gguf::GgufFile;
 use crate::json::{Numbers, parse_json, read_json};
@@ -231,6 +231,14 @@ impl CheckpointInfo {
         parts: Parts,
     ) -> Result<(Self, Option<Folder>)> {
         match source {
+            ModelSource::HubGguf { id, revision, file } => {
+                let path = fetch_gguf(id, revision, file, options)?;
+                let file = GgufFile::open(path, &options.limits, options.mapping)?;
+                Ok((
+                    Self::from_gguf(source.to_string(), file, &options.limits),
+                    None,
+                ))
+            }
             ModelSource::Gguf(path) => {
                 let file = GgufFile::open(path, &options.limits, options.mapping)?;
                 Ok((

@@ -32,7 +32,9 @@ pub use checkpoint::{Checkpoint, CheckpointInfo, MemoryFiles};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "download")]
 pub use fetch::HubClient;
-pub use fetch::{Fetch, HubCache, Parts, Progress, ProgressEvent, Snapshot, fetch_checkpoint};
+pub use fetch::{
+    Fetch, HubCache, Parts, Progress, ProgressEvent, Snapshot, fetch_checkpoint, fetch_gguf,
+};
 pub use files::{Links, Overwrite, write_atomic};
 pub use limits::Limits;
 pub use mapped::Mapping;

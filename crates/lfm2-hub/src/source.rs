@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::files::is_plain_file_name;
 use crate::{Error, Result};
 
 /// Where a checkpoint is. Nothing is opened by making one, but parsing text looks at the disk to
@@ -30,6 +31,15 @@ pub enum ModelSource {
         id: RepoId,
         /// Which version of it.
         revision: Revision,
+    },
+    /// One GGUF file of such a repository.
+    HubGguf {
+        /// Which repository.
+        id: RepoId,
+        /// Which version of it.
+        revision: Revision,
+        /// The file's name.
+        file: String,
     },
     /// A folder with `config.json` and safetensors files.
     Dir(PathBuf),
@@ -60,8 +70,9 @@ impl ModelSource {
 impl FromStr for ModelSource {
     type Err = Error;
 
-    /// An existing path, or text that looks like one, is a folder or file; everything else is
-    /// `organisation/name` or `organisation/name@revision`.
+    /// An existing path, or text that looks like one, is a folder or file. Everything else is
+    /// `organisation/name` with an optional `@revision` behind it. A GGUF file of a repository is
+    /// `organisation/name:file.gguf`, or `organisation/name-GGUF:Q4_0` for `name-Q4_0.gguf`.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] when the text is neither.
@@ -72,17 +83,45 @@ impl FromStr for ModelSource {
             ));
         }
         let path = Path::new(text);
-        if looks_like_path(text) || path.exists() {
+        let (name, revision) = match text.split_once('@') {
+            Some((name, revision)) => (name, Some(revision)),
+            None => (text, None),
+        };
+        let parts = name
+            .split_once(':')
+            .map(|(id, file)| (id.parse::<RepoId>(), file));
+        let is_repository_file = matches!(parts, Some((Ok(_), _)));
+        if path.exists() || (looks_like_path(text) && !is_repository_file) {
             return Ok(Self::from_path(path));
         }
-        let (id, revision) = match text.split_once('@') {
-            Some((id, revision)) => (id, revision.parse()?),
-            None => (text, Revision::default()),
-        };
-        Ok(Self::Hub {
-            id: id.parse()?,
-            revision,
-        })
+        let revision = revision.map(str::parse).transpose()?.unwrap_or_default();
+        match parts {
+            Some((id, file)) => {
+                let id = id?;
+                let file = gguf_file(&id, file)?;
+                Ok(Self::HubGguf { id, revision, file })
+            }
+            None => Ok(Self::Hub {
+                id: name.parse()?,
+                revision,
+            }),
+        }
+    }
+}
+
+impl TryFrom<&str> for ModelSource {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for ModelSource {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -102,8 +141,25 @@ impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hub { id, revision } => write!(f, "{id}@{revision}"),
+            Self::HubGguf { id, revision, file } => write!(f, "{id}:{file}@{revision}"),
             Self::Dir(path) | Self::Gguf(path) => path.display().fmt(f),
         }
+    }
+}
+
+/// The file that is meant by what stands behind the colon: its name, or only its quantisation.
+fn gguf_file(id: &RepoId, text: &str) -> Result<String> {
+    let file = if has_gguf_extension(Path::new(text)) || text.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{}-{text}.gguf", id.name().trim_end_matches("-GGUF"))
+    };
+    if is_plain_file_name(&file) {
+        Ok(file)
+    } else {
+        Err(Error::InvalidInput(format!(
+            "{text:?} is neither a gguf file name nor a quantisation like Q4_0"
+        )))
     }
 }
 

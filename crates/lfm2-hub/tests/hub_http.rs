@@ -191,6 +191,21 @@ fn shards_of_the_index_are_fetched() {
 }
 
 #[test]
+fn one_gguf_file_is_fetched_alone() {
+    let cache = tempfile::tempdir().unwrap();
+    let contents = std::fs::read("tests/golden/text/dense_gqa2/model-q4_0.gguf").unwrap();
+    // Repositories of GGUF files have no config.
+    let repository = Repository::default().file("name-Q4_0.gguf", contents);
+    let server = Server::start(move |request| repository.answer(request));
+    let checkpoint = open("org/name:Q4_0", &options(&server, cache.path())).unwrap();
+    assert_eq!(checkpoint.config()["model_type"], "lfm2");
+    assert_eq!(blobs(cache.path()), 1);
+    let error = open("org/name:Q8_0", &options(&server, cache.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("name-Q8_0.gguf"), "{error}");
+}
+
+#[test]
 fn fs_06_shard_names_from_the_server_are_checked() {
     for name in ["../../../evil", "/etc/passwd", "a/b"] {
         let cache = tempfile::tempdir().unwrap();

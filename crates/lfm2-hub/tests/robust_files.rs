@@ -206,7 +206,7 @@ fn a_full_cache_is_read_without_network() {
     write_checkpoint(&snapshot);
     let hub = HubCache::new(cache.path());
     let (id, revision): (RepoId, Revision) = ("org/name".parse().unwrap(), "pr/1".parse().unwrap());
-    let found = hub.snapshot(&id, &revision).unwrap();
+    let found = hub.snapshot(&id, &revision, "config.json").unwrap();
     assert_eq!(
         (found.commit.as_str(), found.folder.as_path()),
         (commit.as_str(), snapshot.as_path())
@@ -218,12 +218,16 @@ fn a_full_cache_is_read_without_network() {
         ErrorKind::InvalidInput
     );
     assert_eq!(
-        hub.snapshot(&id, &Revision::default()).unwrap_err().kind(),
+        hub.snapshot(&id, &Revision::default(), "config.json")
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound
     );
     std::fs::write(repository.join("refs/main"), "../../etc").unwrap();
     assert_eq!(
-        hub.snapshot(&id, &Revision::default()).unwrap_err().kind(),
+        hub.snapshot(&id, &Revision::default(), "config.json")
+            .unwrap_err()
+            .kind(),
         ErrorKind::InvalidModel
     );
 }
@@ -232,7 +236,7 @@ fn a_full_cache_is_read_without_network() {
 struct Fixed(std::path::PathBuf, RepoId);
 
 impl Fetch for Fixed {
-    fn snapshot(&self, _: &RepoId, revision: &Revision) -> lfm2_hub::Result<Snapshot> {
+    fn snapshot(&self, _: &RepoId, revision: &Revision, _: &str) -> lfm2_hub::Result<Snapshot> {
         Ok(Snapshot::new(self.1.clone(), revision.as_str(), &self.0))
     }
 
@@ -291,4 +295,30 @@ fn a_checkpoint_can_be_in_memory() {
     };
     let error = Checkpoint::from_memory("embedded", broken, &Limits::default()).unwrap_err();
     assert!(error.to_string().contains("embedded"), "{error}");
+}
+
+#[test]
+fn a_gguf_file_of_a_repository_is_named_or_described() {
+    for (text, expected) in [
+        ("org/Model-GGUF:Q4_0", "org/Model-GGUF:Model-Q4_0.gguf@main"),
+        ("org/Model:x.gguf@v1", "org/Model:x.gguf@v1"),
+    ] {
+        let source: ModelSource = text.parse().unwrap();
+        assert!(matches!(source, ModelSource::HubGguf { .. }), "{text}");
+        assert_eq!(source.to_string(), expected);
+    }
+    for text in [
+        "org/name:",
+        "org/name:a/b.gguf",
+        "org/name:../x.gguf",
+        "org/name:a:b",
+        "org:name/x",
+        "org/name:x@",
+    ] {
+        assert_eq!(
+            text.parse::<ModelSource>().expect_err(text).kind(),
+            ErrorKind::InvalidInput,
+            "{text}"
+        );
+    }
 }

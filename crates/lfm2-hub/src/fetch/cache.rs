@@ -99,7 +99,7 @@ impl HubCache {
 }
 
 impl Fetch for HubCache {
-    fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
+    fn snapshot(&self, id: &RepoId, revision: &Revision, _file: &str) -> Result<Snapshot> {
         let commit = self.known_commit(id, revision)?;
         let snapshot = commit.map(|commit| self.at_commit(id, &commit));
         snapshot

@@ -1,5 +1,6 @@
 //! Which files of a repository make a checkpoint.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Fetch, HubCache, HubSettings, Snapshot};
@@ -28,11 +29,9 @@ pub fn fetch_checkpoint(
     parts: Parts,
     options: &OpenOptions,
 ) -> Result<Snapshot> {
-    let fetch = match &options.fetch {
-        Some(fetch) => Arc::clone(fetch),
-        None => standard_fetch(options)?,
-    };
-    let snapshot = fetch.snapshot(id, revision)?;
+    let fetch = chosen_fetch(options)?;
+    let [config, ..] = SIDE_FILES;
+    let snapshot = fetch.snapshot(id, revision, config)?;
     let mut missing = Vec::new();
     for (position, name) in SIDE_FILES.into_iter().enumerate() {
         // Only the config, which comes first, is required: the others have a use of their own.
@@ -53,6 +52,32 @@ pub fn fetch_checkpoint(
             snapshot.folder.display()
         ),
     })
+}
+
+/// Makes one GGUF file of a repository available, and says where it is.
+///
+/// # Errors
+/// As [`fetch_checkpoint`].
+pub fn fetch_gguf(
+    id: &RepoId,
+    revision: &Revision,
+    file: &str,
+    options: &OpenOptions,
+) -> Result<PathBuf> {
+    let fetch = chosen_fetch(options)?;
+    let snapshot = fetch.snapshot(id, revision, file)?;
+    fetch.file(&snapshot, file)?.ok_or_else(|| Error::NotFound {
+        what: format!("{file} of {id}@{revision}"),
+        hint: "look at the files of the repository; `lfm2 download` fetches one while online"
+            .to_owned(),
+    })
+}
+
+fn chosen_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
+    match &options.fetch {
+        Some(fetch) => Ok(Arc::clone(fetch)),
+        None => standard_fetch(options),
+    }
 }
 
 fn fetch_weights(

@@ -19,8 +19,6 @@ use crate::{Error, OpenOptions, RepoId, Result, Revision};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// The file whose headers tell the commit; every checkpoint has it.
-const PROBE: &str = "config.json";
 
 /// Downloads files of Hub repositories into the local cache.
 pub struct HubClient {
@@ -75,12 +73,13 @@ impl HubClient {
             .map_err(|_| stopped())
     }
 
-    fn resolve(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
-        let remote = self.wait(async || self.inquiry.ask(id, revision.as_str(), PROBE).await)??;
+    fn resolve(&self, id: &RepoId, revision: &Revision, file: &str) -> Result<Snapshot> {
+        let remote = self.wait(async || self.inquiry.ask(id, revision.as_str(), file).await)??;
         let remote = remote.ok_or_else(|| Error::NotFound {
-            what: format!("{PROBE} of {id}@{revision}"),
-            hint: "a checkpoint has one; repositories of gguf files alone are opened by file"
-                .to_owned(),
+            what: format!("{file} of {id}@{revision}"),
+            hint:
+                "look at the files of the repository; gguf files are opened as org/name:file.gguf"
+                    .to_owned(),
         })?;
         self.cache.remember(id, revision, &remote.commit)?;
         Ok(self.cache.at_commit(id, &remote.commit))
@@ -133,17 +132,17 @@ impl HubClient {
 }
 
 impl Fetch for HubClient {
-    fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot> {
+    fn snapshot(&self, id: &RepoId, revision: &Revision, file: &str) -> Result<Snapshot> {
         let known = self.cache.known_commit(id, revision)?;
         let known = known.map(|commit| self.cache.at_commit(id, &commit));
-        let known = known.filter(|snapshot| snapshot.folder.join(PROBE).is_file());
+        let known = known.filter(|snapshot| snapshot.folder.join(file).is_file());
         if let Some(snapshot) = &known
             && revision.is_commit()
             && self.settings.refresh == Refresh::Missing
         {
             return Ok(snapshot.clone());
         }
-        match (self.resolve(id, revision), known) {
+        match (self.resolve(id, revision, file), known) {
             (Err(error @ Error::Network { .. }), Some(snapshot)) => {
                 tracing::warn!(%error, %id, %revision, "the hub cannot be reached; using what is in the cache");
                 Ok(snapshot)

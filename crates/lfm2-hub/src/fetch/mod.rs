@@ -20,7 +20,7 @@ mod transfer;
 use std::path::PathBuf;
 
 pub use cache::HubCache;
-pub use checkpoint::{Parts, fetch_checkpoint};
+pub use checkpoint::{Parts, fetch_checkpoint, fetch_gguf};
 #[cfg(feature = "download")]
 pub use client::HubClient;
 pub use progress::{Progress, ProgressEvent};
@@ -31,11 +31,12 @@ use crate::{RepoId, Result, Revision};
 /// One way to get the files of Hub repositories.
 pub trait Fetch: Send + Sync {
     /// Finds out which commit `revision` is. All files are then taken from that commit, so that a
-    /// push in between cannot mix two versions.
+    /// push in between cannot mix two versions. `file` is one that is wanted from it; the Hub tells
+    /// the commit when asked about a file.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository or revision.
-    fn snapshot(&self, id: &RepoId, revision: &Revision) -> Result<Snapshot>;
+    /// [`Error::NotFound`](crate::Error::NotFound) for an unknown repository, revision or file.
+    fn snapshot(&self, id: &RepoId, revision: &Revision, file: &str) -> Result<Snapshot>;
 
     /// Makes the file `name` available in the folder of the snapshot; `None` when the repository
     /// has no such file.
