@@ -147,22 +147,37 @@ impl Attention {
         let q = rope.apply(&self.q_norm.forward(&q)?)?;
         let k = rope.apply(&self.k_norm.forward(&k)?)?;
 
-        let spans = pass.spans().to_vec();
-        let mut mixed = Vec::with_capacity(spans.len());
-        for span in &spans {
-            mixed.push(self.attend_span(span, [&q, &k, &v], layer, pass)?);
-        }
-        let mixed = if let [one] = &mixed[..] {
-            one.clone()
-        } else {
-            Tensor::cat(&mixed, 0)?
-        };
+        let mixed = self.attend([&q, &k, &v], layer, pass)?;
         let mixed = match &self.gate_proj {
             Some(gate) => mixed.broadcast_mul(&ops::sigmoid(&gate.forward(x)?)?.unsqueeze(2)?)?,
             None => mixed,
         };
         self.out_proj
             .forward(&mixed.reshape((tokens, heads * head_dim))?)
+    }
+
+    /// `(tokens, heads, head_dim)` for all segments.
+    fn attend(&self, qkv: [&Tensor; 3], layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let spans = pass.spans().to_vec();
+        if pass.cache.is_stateless() {
+            let visibility = self.config.visibility;
+            if let Some(mixed) = ops::packed_attention(qkv, &spans, self.scale(), visibility) {
+                return mixed;
+            }
+        }
+        let mut mixed = Vec::with_capacity(spans.len());
+        for span in &spans {
+            mixed.push(self.attend_span(span, qkv, layer, pass)?);
+        }
+        if let [one] = &mixed[..] {
+            Ok(one.clone())
+        } else {
+            Tensor::cat(&mixed, 0)
+        }
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.config.head_dim as f64).sqrt()
     }
 
     /// `(len, heads, head_dim)` for one segment.
@@ -176,7 +191,7 @@ impl Attention {
         let kind = pass.kind();
         let [q, k, v] = qkv;
         let own = |t: &Tensor| t.narrow(0, span.start, span.len);
-        let scale = 1.0 / (self.config.head_dim as f64).sqrt();
+        let scale = self.scale();
         let mask = |past, keys| Mask {
             visibility: self.config.visibility,
             past,

@@ -31,26 +31,26 @@ pub(super) fn readable(t: &Tensor) -> bool {
 }
 
 /// The instruction set in use: `LFM2_ISA`, or the best of this machine.
-fn isa() -> Result<Isa> {
+pub(super) fn isa() -> Result<Isa> {
     static ISA: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
     let isa = ISA.get_or_init(|| Isa::from_env().map_err(|e| e.to_string()));
     isa.clone().map_err(Error::msg)
 }
 
 /// A CPU tensor, locked for reading.
-struct View<'a, G> {
+pub(super) struct View<'a, G> {
     storage: G,
     layout: &'a Layout,
 }
 
-fn view(tensor: &Tensor) -> View<'_, impl Deref<Target = Storage> + '_> {
+pub(super) fn view(tensor: &Tensor) -> View<'_, impl Deref<Target = Storage> + '_> {
     let (storage, layout) = tensor.storage_and_layout();
     View { storage, layout }
 }
 
 impl<G: Deref<Target = Storage>> View<'_, G> {
     /// The elements in order.
-    fn slice<T: WithDType>(&self) -> Result<&[T]> {
+    pub(super) fn slice<T: WithDType>(&self) -> Result<&[T]> {
         let Storage::Cpu(storage) = &*self.storage else {
             bail!("expected a CPU tensor")
         };

@@ -1,13 +1,16 @@
-//! The operations of the layers, each in two forms with one result.
+//! The operations of the layers, each in three forms with one result.
 //!
 //! * the plain form: Candle operations that run on every device and carry gradients;
-//! * the fast form: a kernel of `lfm2-kernels` on the slices of CPU tensors, without gradients.
+//! * the fast form: a kernel of `lfm2-kernels` on the slices of CPU tensors, without gradients;
+//! * the learning form: the same kernels with a backward pass in closed form, for whole packed
+//!   matrices.
 //!
-//! Each function chooses by itself: the fast form runs where the tensors are `f32` on a CPU and
-//! nothing tracks a gradient ([`Tensor::track_op`]). So training and inference call the same code,
+//! Each function chooses by itself: where the tensors are `f32` on a CPU, the learning form runs if
+//! something tracks a gradient and the fast form if nothing does ([`Tensor::track_op`]). So training and inference call the same code,
 //! and a gradient cannot get lost in an operation without a backward pass.
 
 mod fast;
+mod learn;
 mod plain;
 
 #[cfg(test)]
@@ -17,6 +20,7 @@ use candle_core::{Result, Tensor};
 use lfm2_kernels::conv::ConvKernel;
 
 use crate::attention::Visibility;
+use crate::pass::Span;
 use crate::rope::RopeTable;
 
 /// Which keys the queries of one segment see.
@@ -34,6 +38,9 @@ pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if fast::fits(&[x]) && fast::readable(weight) && weight.is_contiguous() {
         return fast::matmul_t(x, weight);
     }
+    if learn::fits(&[x, weight]) {
+        return learn::matmul_t(x, weight);
+    }
     plain::matmul_t(x, weight)
 }
 
@@ -41,6 +48,9 @@ pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if fast::fits(&[x, weight]) {
         return fast::rms_norm(x, weight, eps);
+    }
+    if learn::fits(&[x, weight]) {
+        return learn::rms_norm(x, weight, eps);
     }
     plain::rms_norm(x, weight, eps)
 }
@@ -50,6 +60,9 @@ pub(crate) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     if fast::fits(&[x, &table.cos, &table.sin]) {
         return fast::rope(x, table);
     }
+    if learn::fits(&[x, &table.cos]) {
+        return learn::rope(x, table);
+    }
     plain::rope(x, table)
 }
 
@@ -57,6 +70,9 @@ pub(crate) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
 pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if fast::fits(&[gate, up]) {
         return fast::silu_mul(gate, up);
+    }
+    if learn::fits(&[gate, up]) {
+        return learn::silu_mul(gate, up);
     }
     plain::silu_mul(gate, up)
 }
@@ -78,6 +94,31 @@ pub(crate) fn attention(
         return fast::attention(q, k, v, scale, mask);
     }
     plain::attention(q, k, v, scale, mask)
+}
+
+/// Attention inside every span of `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)` in the
+/// learning form, which takes all spans at once; `None` where it does not apply.
+pub(crate) fn packed_attention(
+    qkv: [&Tensor; 3],
+    spans: &[Span],
+    scale: f64,
+    visibility: Visibility,
+) -> Option<Result<Tensor>> {
+    learn::fits(&qkv).then(|| learn::attention(qkv, spans, scale, visibility))
+}
+
+/// The gated convolution inside every span of `bcu (tokens, 3 * channels)`, from empty states, in the
+/// learning form; the first tap of `kernel (channels, width)` meets the token `before` places back.
+/// `None` where the form does not apply.
+pub(crate) fn packed_short_conv(
+    bcu: &Tensor,
+    kernel: &Tensor,
+    bias: Option<&Tensor>,
+    spans: &[Span],
+    before: usize,
+) -> Option<Result<Tensor>> {
+    let tensors: Vec<&Tensor> = [bcu, kernel].into_iter().chain(bias).collect();
+    learn::fits(&tensors).then(|| learn::short_conv(bcu, kernel, bias, spans, before))
 }
 
 /// Prepares a convolution kernel `(channels, width)` for the fast form, where there is one.

@@ -1,0 +1,240 @@
+//! Attention inside every segment of a packed matrix.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use lfm2_kernels as kernels;
+
+use super::{Matrix, isa, multiply, operand, result, tensor_like, view};
+use crate::attention::Visibility;
+use crate::pass::Span;
+
+/// `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)`; `(tokens, heads, d)`. The tokens of a
+/// span see those of the same span only.
+pub(in crate::ops) fn attention(
+    [q, k, v]: [&Tensor; 3],
+    spans: &[Span],
+    scale: f64,
+    visibility: Visibility,
+) -> Result<Tensor> {
+    let (_, heads, dim) = q.dims3()?;
+    let op = Attention {
+        spans: spans.to_vec(),
+        heads,
+        kv_heads: k.dim(1)?,
+        dim,
+        scale: scale as f32,
+        visibility,
+    };
+    q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+struct Attention {
+    spans: Vec<Span>,
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    scale: f32,
+    visibility: Visibility,
+}
+
+/// One head of one segment: where its numbers begin in the packed queries and keys.
+struct Head {
+    len: usize,
+    q: usize,
+    kv: usize,
+}
+
+impl Attention {
+    fn heads(&self) -> impl Iterator<Item = Head> {
+        let group = self.heads / self.kv_heads;
+        let heads = self
+            .spans
+            .iter()
+            .flat_map(|span| (0..self.heads).map(move |head| (span, head)));
+        heads.map(move |(span, head)| Head {
+            len: span.len,
+            q: (span.start * self.heads + head) * self.dim,
+            kv: (span.start * self.kv_heads + head / group) * self.dim,
+        })
+    }
+
+    /// The part of packed queries (or outputs) that belongs to `head`.
+    fn queries<'a>(&self, values: &'a [f32], head: &Head) -> Matrix<'a> {
+        Matrix::strided(&values[head.q..], head.len, self.dim, self.heads * self.dim)
+    }
+
+    /// The part of packed keys (or values) that belongs to `head`.
+    fn keys<'a>(&self, values: &'a [f32], head: &Head) -> Matrix<'a> {
+        Matrix::strided(
+            &values[head.kv..],
+            head.len,
+            self.dim,
+            self.kv_heads * self.dim,
+        )
+    }
+
+    /// The attention weights `(len, len)`; 0 where a query does not see a key.
+    fn weights(&self, q: &[f32], k: &[f32], head: &Head) -> Result<Vec<f32>> {
+        let (isa, len) = (isa()?, head.len);
+        let mut weights = vec![0.0; len * len];
+        multiply(self.queries(q, head), self.keys(k, head), &mut weights, len)?;
+        for (query, row) in weights.chunks_exact_mut(len).enumerate() {
+            let (first, end) = match self.visibility {
+                Visibility::Causal => (0, query + 1),
+                Visibility::Sliding { window } => ((query + 1).saturating_sub(window), query + 1),
+                Visibility::Bidirectional => (0, len),
+            };
+            let seen = &mut row[first..end];
+            seen.iter_mut().for_each(|s| *s *= self.scale);
+            kernels::softmax(isa, seen);
+            row[..first].fill(0.0);
+            row[end..].fill(0.0);
+        }
+        Ok(weights)
+    }
+
+    /// Gradients of one head, added to `dk` and `dv`, which several query heads share.
+    fn head_backward(
+        &self,
+        head: &Head,
+        operands: &Operands<'_>,
+        grads: &mut Gradients,
+    ) -> Result<()> {
+        let Operands { q, k, v, dy } = *operands;
+        let len = head.len;
+        let mut p = self.weights(q, k, head)?;
+        let dy = self.queries(dy, head);
+        let by_token = Matrix::new(&p, len, len).transposed();
+        add_product(
+            Matrix::new(&by_token, len, len),
+            &dy,
+            &mut grads.dv[head.kv..],
+            self.kv_heads,
+        )?;
+
+        // dp = dy vᵀ, then in place of p: ds = p (dp - sum(dp p)) scale.
+        let mut dp = vec![0.0; len * len];
+        multiply(dy, self.keys(v, head), &mut dp, len)?;
+        for (p, dp) in p.chunks_exact_mut(len).zip(dp.chunks_exact(len)) {
+            let mean: f32 = p.iter().zip(dp).map(|(p, dp)| p * dp).sum();
+            for (p, dp) in p.iter_mut().zip(dp) {
+                *p *= (dp - mean) * self.scale;
+            }
+        }
+        let ds = Matrix::new(&p, len, len);
+        let keys = self.keys(k, head).transposed();
+        let stride = self.heads * self.dim;
+        multiply(
+            ds,
+            Matrix::new(&keys, self.dim, len),
+            &mut grads.dq[head.q..],
+            stride,
+        )?;
+        let by_key = ds.transposed();
+        let queries = self.queries(q, head);
+        add_product(
+            Matrix::new(&by_key, len, len),
+            &queries,
+            &mut grads.dk[head.kv..],
+            self.kv_heads,
+        )
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    dy: &'a [f32],
+}
+
+struct Gradients {
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+/// Adds `a (len, len) · b (len, d)` to the rows of `out`, one of `kv_heads` side by side.
+fn add_product(a: Matrix<'_>, b: &Matrix<'_>, out: &mut [f32], kv_heads: usize) -> Result<()> {
+    let (columns, dim) = (b.transposed(), b.cols);
+    let mut product = vec![0.0; a.rows * dim];
+    multiply(a, Matrix::new(&columns, dim, b.rows), &mut product, dim)?;
+    for (out, product) in out
+        .chunks_mut(kv_heads * dim)
+        .zip(product.chunks_exact(dim))
+    {
+        for (out, product) in out.iter_mut().zip(product) {
+            *out += product;
+        }
+    }
+    Ok(())
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "packed-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (q, k, v) = (
+            operand(q, q_layout)?,
+            operand(k, k_layout)?,
+            operand(v, v_layout)?,
+        );
+        let mut y = vec![0.0; q.len()];
+        for head in self.heads() {
+            let weights = self.weights(q, k, &head)?;
+            let columns = self.keys(v, &head).transposed();
+            let stride = self.heads * self.dim;
+            multiply(
+                Matrix::new(&weights, head.len, head.len),
+                Matrix::new(&columns, self.dim, head.len),
+                &mut y[head.q..],
+                stride,
+            )?;
+        }
+        result(y, q_layout.shape().clone())
+    }
+
+    /// The weights are computed again rather than kept: they would be the largest tensors of all.
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let views = [q, k, v, &dy].map(view);
+        let operands = Operands {
+            q: views[0].slice()?,
+            k: views[1].slice()?,
+            v: views[2].slice()?,
+            dy: views[3].slice()?,
+        };
+        let zeros = |like: &[f32]| vec![0.0; like.len()];
+        let mut grads = Gradients {
+            dq: zeros(operands.q),
+            dk: zeros(operands.k),
+            dv: zeros(operands.v),
+        };
+        for head in self.heads() {
+            self.head_backward(&head, &operands, &mut grads)?;
+        }
+        Ok((
+            Some(tensor_like(grads.dq, q)?),
+            Some(tensor_like(grads.dk, k)?),
+            Some(tensor_like(grads.dv, v)?),
+        ))
+    }
+}

@@ -1,0 +1,79 @@
+//! `x Wᵀ` and its two gradients, all as the one product the kernels have.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+use super::{Matrix, multiply, operand, result, tensor_like, view};
+
+/// `x (tokens, in)`, `weight (out, in)`; `(tokens, out)`.
+pub(in crate::ops) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2(&weight.contiguous()?, Linear)
+}
+
+struct Linear;
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (tokens, inputs) = x_layout.shape().dims2()?;
+        let (outputs, _) = w_layout.shape().dims2()?;
+        let mut y = vec![0.0; tokens * outputs];
+        let x = Matrix::new(operand(x, x_layout)?, tokens, inputs);
+        let w = Matrix::new(operand(w, w_layout)?, outputs, inputs);
+        multiply(x, w, &mut y, outputs)?;
+        result(y, (tokens, outputs))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (tokens, inputs) = x.dims2()?;
+        let outputs = w.dim(0)?;
+        let dy = dy.contiguous()?;
+        let dy_view = view(&dy);
+        let dy = Matrix::new(dy_view.slice()?, tokens, outputs);
+        let dx = if x.track_op() {
+            let w_view = view(w);
+            let transposed = Matrix::new(w_view.slice()?, outputs, inputs).transposed();
+            let mut dx = vec![0.0; tokens * inputs];
+            multiply(
+                dy,
+                Matrix::new(&transposed, inputs, outputs),
+                &mut dx,
+                inputs,
+            )?;
+            Some(tensor_like(dx, x)?)
+        } else {
+            None
+        };
+        let dw = if w.track_op() {
+            let x_view = view(x);
+            let (x, dy) = (
+                Matrix::new(x_view.slice()?, tokens, inputs).transposed(),
+                dy.transposed(),
+            );
+            let (x, dy) = (
+                Matrix::new(&x, inputs, tokens),
+                Matrix::new(&dy, outputs, tokens),
+            );
+            let mut dw = vec![0.0; outputs * inputs];
+            multiply(dy, x, &mut dw, inputs)?;
+            Some(tensor_like(dw, w)?)
+        } else {
+            None
+        };
+        Ok((dx, dw))
+    }
+}
