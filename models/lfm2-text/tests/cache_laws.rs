@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::OnceLock;
+
 use anyhow::{Result, ensure};
 use lfm2_nn::{Cache, CacheSpec, DType, Decoder, Input, Segment, Step, Tensor, Want};
 use lfm2_text::TextModel;
@@ -11,17 +13,18 @@ use support::{Case, cases, ensure_close, feed, logits, max_diff};
 /// Logits of these random models spread over about 3; f32 noise is far below.
 const NOISE: f64 = 2e-4;
 
-struct Models(Vec<(Case, TextModel)>);
-
-impl Models {
-    fn load() -> Result<Self> {
-        Ok(Self(
-            cases()?
-                .into_iter()
-                .map(|c| c.model().map(|m| (c, m)))
-                .collect::<Result<_>>()?,
-        ))
-    }
+/// Every golden case with its model, loaded once.
+fn models() -> &'static [(Case, TextModel)] {
+    static MODELS: OnceLock<Vec<(Case, TextModel)>> = OnceLock::new();
+    MODELS.get_or_init(|| {
+        let load = |case: Case| case.model().map(|model| (case, model));
+        cases()
+            .unwrap()
+            .into_iter()
+            .map(load)
+            .collect::<Result<_>>()
+            .unwrap()
+    })
 }
 
 fn ids_for(model: &TextModel, seed: u64, len: usize) -> Vec<u32> {
@@ -41,7 +44,7 @@ proptest! {
 
     #[test]
     fn any_split_equals_the_whole(seed: u64, cuts in prop::collection::vec(1usize..9, 1..8)) {
-        for (case, model) in &Models::load().unwrap().0 {
+        for (case, model) in models() {
             let len = cuts.iter().sum();
             let ids = ids_for(model, seed, len);
             let whole = logits(model, &ids).unwrap();
@@ -57,7 +60,7 @@ proptest! {
 
     #[test]
     fn rewinding_to_any_boundary_equals_starting_again(seed: u64, len in 1usize..40, back in 0usize..40, again in 1usize..6) {
-        for (case, model) in &Models::load().unwrap().0 {
+        for (case, model) in models() {
             let keep = len.saturating_sub(back);
             let ids = ids_for(model, seed, len);
             let mut cache = model.new_cache(CacheSpec::rows(1));
@@ -78,7 +81,7 @@ proptest! {
 
     #[test]
     fn sequences_together_equal_each_alone(seed: u64, steps in prop::collection::vec(prop::collection::vec(0usize..5, 3), 1..5)) {
-        for (case, model) in &Models::load().unwrap().0 {
+        for (case, model) in models() {
             let mut together = model.new_cache(CacheSpec::rows(3));
             let mut alone: Vec<Cache> = (0..3).map(|_| model.new_cache(CacheSpec::rows(1))).collect();
             for (i, lens) in steps.iter().enumerate().filter(|(_, lens)| lens.iter().any(|&l| l > 0)) {
@@ -98,7 +101,7 @@ proptest! {
 
 #[test]
 fn a_fork_goes_its_own_way() -> Result<()> {
-    for (_, model) in &Models::load()?.0 {
+    for (_, model) in models() {
         let ids = ids_for(model, 3, 9);
         let mut cache = model.new_cache(CacheSpec::rows(1));
         feed(model, &ids, &mut cache, Want::LastLogits)?;
@@ -124,7 +127,7 @@ fn a_fork_goes_its_own_way() -> Result<()> {
 
 #[test]
 fn documents_packed_without_state_do_not_see_each_other() -> Result<()> {
-    for (case, model) in &Models::load()?.0 {
+    for (case, model) in models() {
         let documents: Vec<Vec<u32>> = [1, 7, 2, 12]
             .iter()
             .map(|&len| ids_for(model, len as u64, len))
@@ -154,7 +157,7 @@ fn documents_packed_without_state_do_not_see_each_other() -> Result<()> {
 
 #[test]
 fn a_cleared_cache_remembers_nothing() -> Result<()> {
-    for (case, model) in &Models::load()?.0 {
+    for (case, model) in models() {
         let mut cache = model.new_cache(CacheSpec::rows(1));
         feed(model, &ids_for(model, 1, 20), &mut cache, Want::LastLogits)?;
         cache.clear();
@@ -167,7 +170,7 @@ fn a_cleared_cache_remembers_nothing() -> Result<()> {
 
 #[test]
 fn half_precision_keys_and_values_stay_close() -> Result<()> {
-    for (case, model) in &Models::load()?.0 {
+    for (case, model) in models() {
         let ids = ids_for(model, 2, 24);
         let expected = logits(model, &ids)?;
         let mut cache = model.new_cache(CacheSpec::rows(1).with_kv_dtype(DType::F16));
@@ -182,7 +185,7 @@ fn half_precision_keys_and_values_stay_close() -> Result<()> {
 fn a_tiny_rewind_that_replays_one_token_less_is_noticed() -> Result<()> {
     // The replay length is a sum over the layers; were it one shorter, states would be wrong. The
     // property above would catch that only if states matter, which is shown here.
-    let (_, model) = &Models::load()?.0[0];
+    let (_, model) = &models()[0];
     let ids = ids_for(model, 8, 30);
     let mut whole = model.new_cache(CacheSpec::rows(1));
     feed(model, &ids, &mut whole, Want::LastLogits)?;
@@ -200,7 +203,7 @@ fn a_tiny_rewind_that_replays_one_token_less_is_noticed() -> Result<()> {
 
 #[test]
 fn misuse_is_an_error_and_not_a_panic() -> Result<()> {
-    let (_, model) = &Models::load()?.0[0];
+    let (_, model) = &models()[0];
     let vocab = model.vocab_size() as u32;
     let mut cache = model.new_cache(CacheSpec::rows(1));
     let run = |ids: &[u32], step: Step, cache: &mut Cache| {

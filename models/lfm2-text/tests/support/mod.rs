@@ -14,14 +14,14 @@ use lfm2_nn::{Cache, CacheSpec, DType, Decoder, Device, Input, Step, Tensor, Wan
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use serde_json::Value;
 
-pub const CPU: Device = Device::Cpu;
+pub(crate) const CPU: Device = Device::Cpu;
 
 /// One golden case.
-pub struct Case {
-    pub name: String,
-    pub folder: PathBuf,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
     tensors: HashMap<String, Tensor>,
-    pub facts: Value,
+    pub(crate) facts: Value,
 }
 
 impl Case {
@@ -41,26 +41,26 @@ impl Case {
         })
     }
 
-    pub fn get(&self, name: &str) -> Result<&Tensor> {
+    pub(crate) fn get(&self, name: &str) -> Result<&Tensor> {
         self.tensors
             .get(name)
             .with_context(|| format!("{}: no golden tensor {name}", self.name))
     }
 
-    pub fn find(&self, name: &str) -> Option<&Tensor> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    pub fn number(&self, path: &str) -> Result<f64> {
+    pub(crate) fn number(&self, path: &str) -> Result<f64> {
         let value = self.facts.pointer(path).and_then(Value::as_f64);
         value.with_context(|| format!("{}: no number {path} in golden.json", self.name))
     }
 
-    pub fn sizes(&self, path: &str) -> Result<Vec<usize>> {
+    pub(crate) fn sizes(&self, path: &str) -> Result<Vec<usize>> {
         let list = self.facts.pointer(path).and_then(Value::as_array);
         let list = list.with_context(|| format!("{}: no list {path} in golden.json", self.name))?;
         list.iter()
@@ -68,39 +68,39 @@ impl Case {
             .collect()
     }
 
-    pub fn ids(&self, path: &str) -> Result<Vec<u32>> {
+    pub(crate) fn ids(&self, path: &str) -> Result<Vec<u32>> {
         Ok(self.sizes(path)?.into_iter().map(|n| n as u32).collect())
     }
 
-    pub fn source(&self) -> ModelSource {
+    pub(crate) fn source(&self) -> ModelSource {
         ModelSource::Dir(self.folder.clone())
     }
 
-    pub fn model(&self) -> Result<TextModel> {
+    pub(crate) fn model(&self) -> Result<TextModel> {
         self.model_with(&LoadOptions::default().strict())
     }
 
-    pub fn model_with(&self, options: &LoadOptions) -> Result<TextModel> {
+    pub(crate) fn model_with(&self, options: &LoadOptions) -> Result<TextModel> {
         open_model(&self.source(), options).with_context(|| self.name.clone())
     }
 
-    pub fn config(&self) -> Result<TextConfig> {
+    pub(crate) fn config(&self) -> Result<TextConfig> {
         let config = serde_json::from_slice(&std::fs::read(self.folder.join("config.json"))?)?;
         Ok(TextConfig::from_json(&config)?)
     }
 
-    pub fn checkpoint_tensors(&self) -> Result<Arc<dyn TensorSource>> {
+    pub(crate) fn checkpoint_tensors(&self) -> Result<Arc<dyn TensorSource>> {
         Ok(Checkpoint::open(&self.source(), &OpenOptions::default())?.tensors())
     }
 }
 
-pub fn open_model(source: &ModelSource, options: &LoadOptions) -> Result<TextModel> {
+pub(crate) fn open_model(source: &ModelSource, options: &LoadOptions) -> Result<TextModel> {
     let checkpoint = Checkpoint::open(source, &OpenOptions::default())?;
     Ok(TextModel::from_checkpoint(&checkpoint, options)?)
 }
 
 /// Every case there is, sorted by name.
-pub fn cases() -> Result<Vec<Case>> {
+pub(crate) fn cases() -> Result<Vec<Case>> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
     if let Some(more) = std::env::var_os("LFM2_GOLDEN") {
         folders.push(Path::new(&more).join("text"));
@@ -121,7 +121,7 @@ pub fn cases() -> Result<Vec<Case>> {
 }
 
 /// Runs `check` on every case and reports all that fail.
-pub fn for_every_case(check: impl Fn(&Case) -> Result<()>) -> Result<()> {
+pub(crate) fn for_every_case(check: impl Fn(&Case) -> Result<()>) -> Result<()> {
     let mut failures = Vec::new();
     for case in cases()? {
         if let Err(error) = check(&case) {
@@ -138,7 +138,7 @@ pub fn for_every_case(check: impl Fn(&Case) -> Result<()>) -> Result<()> {
 }
 
 /// Largest absolute difference; an error when shapes differ or anything is not a number.
-pub fn max_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
+pub(crate) fn max_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
     ensure!(
         a.dims() == b.dims(),
         "shapes differ: {:?} and {:?}",
@@ -156,7 +156,7 @@ pub fn max_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok(values.into_iter().fold(0.0, f32::max))
 }
 
-pub fn mean_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
+pub(crate) fn mean_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
     ensure!(
         a.dims() == b.dims(),
         "shapes differ: {:?} and {:?}",
@@ -167,7 +167,12 @@ pub fn mean_diff(a: &Tensor, b: &Tensor) -> Result<f32> {
     Ok(difference.mean_all()?.to_scalar()?)
 }
 
-pub fn ensure_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
+pub(crate) fn ensure_close(
+    what: &str,
+    found: &Tensor,
+    expected: &Tensor,
+    tolerance: f64,
+) -> Result<()> {
     let difference = max_diff(found, expected).with_context(|| what.to_owned())?;
     ensure!(
         f64::from(difference) <= tolerance,
@@ -177,7 +182,7 @@ pub fn ensure_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f6
 }
 
 /// Rows of a golden `(batch, seq)` id tensor.
-pub fn id_rows(ids: &Tensor) -> Result<Vec<Vec<u32>>> {
+pub(crate) fn id_rows(ids: &Tensor) -> Result<Vec<Vec<u32>>> {
     let rows: Vec<Vec<i64>> = ids.to_dtype(DType::I64)?.to_vec2()?;
     Ok(rows
         .into_iter()
@@ -186,13 +191,18 @@ pub fn id_rows(ids: &Tensor) -> Result<Vec<Vec<u32>>> {
 }
 
 /// One pass over `ids` into row 0 of `cache`.
-pub fn feed(model: &TextModel, ids: &[u32], cache: &mut Cache, want: Want) -> Result<Tensor> {
+pub(crate) fn feed(
+    model: &TextModel,
+    ids: &[u32],
+    cache: &mut Cache,
+    want: Want,
+) -> Result<Tensor> {
     let input = Tensor::new(ids, model.device())?;
     Ok(model.forward(Input::Ids(&input), &Step::single(ids.len()), cache, want)?)
 }
 
 /// All logits of `ids` from an empty cache.
-pub fn logits(model: &TextModel, ids: &[u32]) -> Result<Tensor> {
+pub(crate) fn logits(model: &TextModel, ids: &[u32]) -> Result<Tensor> {
     feed(
         model,
         ids,
