@@ -73,11 +73,13 @@ pub enum Error {
         detail: String,
     },
     /// A chat template cannot render these messages.
-    #[error("chat template{}: {source}", at_line(*line))]
+    #[error("chat template{}: {detail}", at_line(*line))]
     TemplateRender {
         /// The line of the template, from one, where known.
         line: Option<usize>,
-        /// What the template engine said.
+        /// What is wrong there.
+        detail: String,
+        /// The template engine's own account.
         #[source]
         source: Box<minijinja::Error>,
     },
@@ -119,7 +121,7 @@ impl Error {
     }
 
     /// An [`Error::InvalidOption`].
-    pub(crate) fn option(option: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {
+    pub(crate) fn option(option: &'static str, expected: impl Into<String>, found: &impl ToString) -> Self {
         Self::InvalidOption { option, expected: expected.into(), found: found.to_string() }
     }
 

@@ -1,125 +1,22 @@
-//! From a prompt to a stream of text: [`Generator`] and [`Generation`].
+//! A prompt being read and continued, token by token: [`Generation`].
 //!
 //! One sequence at a time, in one row of a cache. Knows neither chats nor templates; those are in
 //! [`Chat`](crate::Chat).
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
-use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
-use lfm2_nn::{Cache, CacheSpec, Decoder, Input, Segment, Step, Want};
+use lfm2_hub::Tokenizer;
+use lfm2_nn::{Cache, Input, Segment, Step, Want};
 
 use crate::{
-    Cancel, Error, GenerationOptions, Result, Sampler, SpecialText, StopCause, StopRules, TextStream, Token,
+    Cancel, Error, GenerationOptions, Generator, Result, Sampler, SpecialText, StopCause,
+    StopRules, TextStream, Token,
 };
 
-/// The context that every published config of the family states.
-const DEFAULT_CONTEXT: usize = 128_000;
 /// Prompt tokens per forward pass: enough for large matrices, few enough to be interrupted soon.
 const DEFAULT_PREFILL_CHUNK: usize = 512;
-
-/// A decoder with its tokenizer: all that writing text takes. Cloning is cheap.
-#[derive(Clone)]
-pub struct Generator {
-    decoder: Arc<dyn Decoder>,
-    tokenizer: Tokenizer,
-    stop_ids: Vec<u32>,
-    context: usize,
-}
-
-impl fmt::Debug for Generator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Generator")
-            .field("vocab_size", &self.decoder.vocab_size())
-            .field("tokenizer", &self.tokenizer)
-            .field("stop_ids", &self.stop_ids)
-            .field("context", &self.context)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Generator {
-    /// A generator without end tokens and with the context of 128,000 tokens that all checkpoints of
-    /// the family state.
-    pub fn new(decoder: Arc<dyn Decoder>, tokenizer: Tokenizer) -> Self {
-        Self { decoder, tokenizer, stop_ids: Vec::new(), context: DEFAULT_CONTEXT }
-    }
-
-    /// Sets the tokens that end a text; see [`stop_ids`](crate::stop_ids).
-    pub fn with_stop_ids(mut self, ids: Vec<u32>) -> Self {
-        self.stop_ids = ids;
-        self
-    }
-
-    /// Sets how many tokens prompt and output may have together.
-    pub fn with_context(mut self, tokens: usize) -> Self {
-        self.context = tokens;
-        self
-    }
-
-    /// The model.
-    pub fn decoder(&self) -> &dyn Decoder {
-        self.decoder.as_ref()
-    }
-
-    /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// The tokens that end a text.
-    pub fn stop_ids(&self) -> &[u32] {
-        &self.stop_ids
-    }
-
-    /// How many tokens prompt and output may have together.
-    pub fn context(&self) -> usize {
-        self.context
-    }
-
-    /// Continues `prompt`, with the beginning-of-sequence token put before it. Special tokens spelled
-    /// in the prompt count as such.
-    ///
-    /// # Errors
-    /// When the prompt is empty or longer than the context, or an option is not valid.
-    pub fn generate(&self, prompt: &str, options: &GenerationOptions) -> Result<Generation<'_>> {
-        if prompt.is_empty() {
-            return Err(Error::InvalidInput("the prompt is empty".to_owned()));
-        }
-        let ids = self.tokenizer.encode(prompt, SpecialTokens::Parse, Bos::Add)?;
-        self.generate_ids(ids, options)
-    }
-
-    /// Continues the sequence `ids` exactly as given.
-    ///
-    /// # Errors
-    /// As [`Generator::generate`], and when an id is outside the vocabulary.
-    pub fn generate_ids(&self, ids: Vec<u32>, options: &GenerationOptions) -> Result<Generation<'_>> {
-        let cache = self.decoder.new_cache(CacheSpec::rows(1));
-        Generation::new(self, Place::Own(cache), ids, options)
-    }
-
-    /// Continues the sequence `ids` in row `row` of `cache`. The tokens that the row holds already,
-    /// from the start up to the first difference, are not fed again; what differs is cut off.
-    ///
-    /// # Errors
-    /// As [`Generator::generate_ids`], and when the cache has no such row.
-    pub fn generate_in<'a>(
-        &'a self,
-        cache: &'a mut Cache,
-        row: usize,
-        ids: Vec<u32>,
-        options: &GenerationOptions,
-    ) -> Result<Generation<'a>> {
-        if row >= cache.rows() {
-            let rows = cache.rows();
-            return Err(Error::InvalidInput(format!("row {row} is outside a cache of {rows} rows")));
-        }
-        Generation::new(self, Place::Lent { cache, row }, ids, options)
-    }
-}
 
 /// Text that came with one token.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,7 +72,10 @@ impl Finish {
 
     /// Prompt tokens per second, reused ones left out; `None` when all were reused.
     pub fn prefill_speed(&self) -> Option<f64> {
-        let tokens = self.prompt_tokens.checked_sub(self.reused_tokens).filter(|n| *n > 0)?;
+        let tokens = self
+            .prompt_tokens
+            .checked_sub(self.reused_tokens)
+            .filter(|n| *n > 0)?;
         Some(tokens as f64 / self.prefill_time.as_secs_f64())
     }
 }
@@ -237,7 +137,8 @@ impl fmt::Debug for Generation<'_> {
     }
 }
 
-enum Place<'a> {
+/// The row of a cache that a generation works in.
+pub(crate) enum Place<'a> {
     Own(Cache),
     Lent { cache: &'a mut Cache, row: usize },
 }
@@ -287,18 +188,30 @@ enum Fed {
 }
 
 impl<'a> Generation<'a> {
-    fn new(generator: &'a Generator, place: Place<'a>, prompt: Vec<u32>, options: &GenerationOptions) -> Result<Self> {
-        let vocab = generator.decoder.vocab_size();
+    pub(crate) fn new(
+        generator: &'a Generator,
+        place: Place<'a>,
+        prompt: Vec<u32>,
+        options: &GenerationOptions,
+    ) -> Result<Self> {
+        let vocab = generator.decoder().vocab_size();
         let mut sampler = Sampler::new(options, vocab)?;
         if prompt.is_empty() {
             return Err(Error::InvalidInput("the prompt has no tokens".to_owned()));
         }
-        if let Some((at, id)) = prompt.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+        if let Some((at, id)) = prompt
+            .iter()
+            .enumerate()
+            .find(|(_, id)| **id as usize >= vocab)
+        {
             let text = format!("prompt token {at}: id {id} is outside the vocabulary of {vocab}");
             return Err(Error::InvalidInput(text));
         }
-        let Some(left) = generator.context.checked_sub(prompt.len()) else {
-            return Err(Error::PromptTooLong { prompt: prompt.len(), context: generator.context });
+        let Some(left) = generator.context().checked_sub(prompt.len()) else {
+            return Err(Error::PromptTooLong {
+                prompt: prompt.len(),
+                context: generator.context(),
+            });
         };
         sampler.observe_prompt(&prompt);
         Ok(Self {
@@ -308,8 +221,8 @@ impl<'a> Generation<'a> {
             reused: 0,
             room: options.max_new_tokens.min(left),
             sampler,
-            stream: TextStream::new(generator.tokenizer.clone(), SpecialText::Hidden),
-            stops: StopRules::new(options, &generator.stop_ids),
+            stream: TextStream::new(generator.tokenizer().clone(), SpecialText::Hidden),
+            stops: StopRules::new(options, generator.stop_ids()),
             cancel: Cancel::new(),
             prefill_chunk: DEFAULT_PREFILL_CHUNK,
             on_prefill: None,
@@ -340,8 +253,13 @@ impl<'a> Generation<'a> {
 
     /// Chooses which special tokens become text; by default none.
     pub fn with_special_text(mut self, special: SpecialText) -> Self {
-        self.stream = TextStream::new(self.generator.tokenizer.clone(), special);
+        self.stream = TextStream::new(self.generator.tokenizer().clone(), special);
         self
+    }
+
+    /// The tokenizer that turns its tokens into text.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.generator.tokenizer()
     }
 
     /// The seed of the random stream, for doing the same again.
@@ -378,7 +296,11 @@ impl<'a> Generation<'a> {
             State::Finished(finish) => finish,
             State::Running | State::Failed => self.report(FinishReason::Cancelled),
         };
-        Ok(Output { text, tokens, finish })
+        Ok(Output {
+            text,
+            tokens,
+            finish,
+        })
     }
 
     fn advance(&mut self) -> Result<Option<Piece>> {
@@ -396,7 +318,10 @@ impl<'a> Generation<'a> {
         self.clock.first_token.get_or_insert_with(Instant::now);
         self.generated.push(token.id);
         let text = self.text_of(token.id)?;
-        Ok(Some(Piece { text, token: Some(token) }))
+        Ok(Some(Piece {
+            text,
+            token: Some(token),
+        }))
     }
 
     /// The text that `id` makes certain; ends the generation when it is over with it.
@@ -407,7 +332,7 @@ impl<'a> Generation<'a> {
             return Ok(text);
         }
         // Embedding tables have rows that no token uses; a model may still choose one.
-        let text = match self.generator.tokenizer.token_bytes(id) {
+        let text = match self.generator.tokenizer().token_bytes(id) {
             Ok(_) => self.stream.push(id)?,
             Err(_) => String::new(),
         };
@@ -479,7 +404,11 @@ impl<'a> Generation<'a> {
             }
             let end = total.min(done + self.prefill_chunk);
             // Only the last chunk needs the large multiplication with the vocabulary.
-            let want = if end == total { Want::LastLogits } else { Want::Hidden };
+            let want = if end == total {
+                Want::LastLogits
+            } else {
+                Want::Hidden
+            };
             let output = self.forward(&prompt[done..end], want)?;
             done = end;
             if done == total {
@@ -498,20 +427,27 @@ impl<'a> Generation<'a> {
         let row = self.place.row();
         let cache = self.place.cache();
         let fed = cache.fed_ids(row);
-        let common = fed.iter().zip(&self.prompt).take_while(|(fed, id)| **fed == Some(**id)).count();
+        let common = fed
+            .iter()
+            .zip(&self.prompt)
+            .take_while(|(fed, id)| **fed == Some(**id))
+            .count();
         let common = common.min(self.prompt.len() - 1);
         if common == 0 {
             cache.clear_row(row);
         } else if common < fed.len() {
-            self.generator.decoder.rewind(cache, row, common)?;
+            self.generator.decoder().rewind(cache, row, common)?;
         }
         Ok(common)
     }
 
     fn forward(&mut self, ids: &[u32], want: Want) -> Result<Tensor> {
         let row = self.place.row();
-        let step = Step::segments_of(vec![Segment { row, len: ids.len() }]);
-        let decoder = &self.generator.decoder;
+        let step = Step::segments_of(vec![Segment {
+            row,
+            len: ids.len(),
+        }]);
+        let decoder = self.generator.decoder();
         let input = Tensor::new(ids, decoder.device())?;
         Ok(decoder.forward(Input::Ids(&input), &step, self.place.cache(), want)?)
     }
@@ -541,7 +477,9 @@ fn read_logits(logits: &Tensor, buffer: &mut Vec<f32>) -> Result<()> {
     buffer.clear();
     {
         let (storage, layout) = logits.storage_and_layout();
-        if let (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
+        if let (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) =
+            (&*storage, layout.contiguous_offsets())
+        {
             buffer.extend_from_slice(&numbers[start..end]);
             return Ok(());
         }

@@ -1,27 +1,35 @@
 //! From a conversation to the text a model answers with.
 
 mod cancel;
+mod chat;
 mod error;
 mod generate;
+mod generator;
 mod message;
 mod options;
 mod presets;
+mod prompt;
 mod reasoning;
 mod sample;
 mod stop;
 mod stream;
+mod template;
 pub mod tools;
 
 pub use cancel::Cancel;
+pub use chat::{Chat, ChatEvent, ChatStream, Reply};
 pub use error::{Error, Result};
-pub use generate::{Finish, FinishReason, Generation, Generator, Output, Piece, PrefillProgress};
+pub use generate::{Finish, FinishReason, Generation, Output, Piece, PrefillProgress};
+pub use generator::Generator;
 pub use message::{Content, Message, MessageLimits, Part, PartKind, Role, require_text};
 pub use options::{
     EndTokens, GenerationOptions, MAX_LOGIT_BIAS, MAX_STOP_BYTES, MAX_STOP_IDS, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS,
 };
 pub use presets::{Preset, Turns, recommended};
+pub use prompt::ChatPrompt;
 pub use reasoning::{ReasoningEvent, ReasoningStream, split_reasoning};
 pub use sample::{Candidate, Sampler, Token, TokenLogprob};
 pub use stop::{Released, StopCause, StopRules, stop_ids};
 pub use stream::{SpecialText, TextStream};
+pub use template::{ChatTemplate, GenerationPrompt, RenderOptions, Rendered, Spans, TemplateLimits, UserText};
 pub use tools::{Tool, ToolCall, ToolCallStream, ToolEvent, ToolOutput, check_tools, write_calls};

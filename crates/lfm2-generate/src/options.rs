@@ -87,7 +87,12 @@ pub struct GenerationOptions {
 
 impl Default for GenerationOptions {
     fn default() -> Self {
-        Self { temperature: 0.3, min_p: 0.15, repetition_penalty: 1.05, ..Self::neutral() }
+        Self {
+            temperature: 0.3,
+            min_p: 0.15,
+            repetition_penalty: 1.05,
+            ..Self::neutral()
+        }
     }
 }
 
@@ -114,7 +119,10 @@ impl GenerationOptions {
 
     /// Always takes the most likely token.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::neutral() }
+        Self {
+            temperature: 0.0,
+            ..Self::neutral()
+        }
     }
 
     /// Sets [`temperature`](Self::temperature).
@@ -215,13 +223,19 @@ impl GenerationOptions {
                 return Err(Error::option("logit_bias", "numbers below infinity", bias));
             }
         }
-        self.stop_ids.iter().try_for_each(|id| check_id("stop_ids", *id, vocab))
+        self.stop_ids
+            .iter()
+            .try_for_each(|id| check_id("stop_ids", *id, vocab))
     }
 
     fn check_numbers(&self) -> Result<()> {
         let range = |option, value: f32, low: f32, high: f32| match value >= low && value <= high {
             true => Ok(()),
-            false => Err(Error::option(option, format!("a number in {low} ..= {high}"), value)),
+            false => Err(Error::option(
+                option,
+                format!("a number in {low} ..= {high}"),
+                &value,
+            )),
         };
         range("temperature", self.temperature, 0.0, f32::MAX)?;
         range("top_p", self.top_p, 0.0, 1.0)?;
@@ -229,7 +243,11 @@ impl GenerationOptions {
         range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
-            return Err(Error::option("repetition_penalty", "a number above 0", self.repetition_penalty));
+            return Err(Error::option(
+                "repetition_penalty",
+                "a number above 0",
+                &self.repetition_penalty,
+            ));
         }
         Ok(())
     }
@@ -242,16 +260,24 @@ impl GenerationOptions {
             ("logprobs", self.logprobs.unwrap_or(0), MAX_TOP_LOGPROBS),
         ];
         match counts.into_iter().find(|(_, found, limit)| found > limit) {
-            Some((option, found, limit)) => Err(Error::option(option, format!("at most {limit}"), found)),
+            Some((option, found, limit)) => {
+                Err(Error::option(option, format!("at most {limit}"), &found))
+            }
             None => Ok(()),
         }
     }
 
     fn check_stop_strings(&self) -> Result<()> {
-        match self.stop.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
-            Some(stop) => {
-                Err(Error::option("stop", format!("1 to {MAX_STOP_BYTES} bytes each"), format!("{} bytes", stop.len())))
-            }
+        match self
+            .stop
+            .iter()
+            .find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES)
+        {
+            Some(stop) => Err(Error::option(
+                "stop",
+                format!("1 to {MAX_STOP_BYTES} bytes each"),
+                &format!("{} bytes", stop.len()),
+            )),
             None => Ok(()),
         }
     }
@@ -269,6 +295,10 @@ impl GenerationOptions {
 fn check_id(option: &'static str, id: u32, vocab: usize) -> Result<()> {
     match usize::try_from(id) {
         Ok(index) if index < vocab => Ok(()),
-        _ => Err(Error::option(option, format!("ids below the vocabulary of {vocab}"), id)),
+        _ => Err(Error::option(
+            option,
+            format!("ids below the vocabulary of {vocab}"),
+            &id,
+        )),
     }
 }

@@ -52,9 +52,25 @@ const LFM2: Preset = Preset {
     turns: Turns::Many,
     system_prompts: &[],
 };
-const GREEDY: Preset = Preset { temperature: 0.0, min_p: 0.0, repetition_penalty: 1.0, ..LFM2 };
-const LFM2_5: Preset = Preset { temperature: 0.1, top_k: 50, min_p: 0.0, ..LFM2 };
-const MATH: Preset = Preset { temperature: 0.6, top_p: 0.95, min_p: 0.1, turns: Turns::Single, ..LFM2 };
+const GREEDY: Preset = Preset {
+    temperature: 0.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    ..LFM2
+};
+const LFM2_5: Preset = Preset {
+    temperature: 0.1,
+    top_k: 50,
+    min_p: 0.0,
+    ..LFM2
+};
+const MATH: Preset = Preset {
+    temperature: 0.6,
+    top_p: 0.95,
+    min_p: 0.1,
+    turns: Turns::Single,
+    ..LFM2
+};
 const TRANSLATE: Preset = Preset {
     turns: Turns::Single,
     system_prompts: &["Translate to Japanese.", "Translate to English."],
@@ -69,8 +85,21 @@ const PRESETS: &[(&[&str], Preset)] = &[
     (&["lfm2", "pii"], GREEDY),
     (&["lfm2", "math"], MATH),
     (&["lfm2", "enjp", "mt"], TRANSLATE),
-    (&["lfm2.5", "8b", "a1b"], Preset { temperature: 0.2, top_k: 80, ..LFM2_5 }),
-    (&["lfm2.5", "1.2b"], Preset { top_p: 0.1, ..LFM2_5 }),
+    (
+        &["lfm2.5", "8b", "a1b"],
+        Preset {
+            temperature: 0.2,
+            top_k: 80,
+            ..LFM2_5
+        },
+    ),
+    (
+        &["lfm2.5", "1.2b"],
+        Preset {
+            top_p: 0.1,
+            ..LFM2_5
+        },
+    ),
     (&["lfm2.5"], LFM2_5),
     (&["lfm2", "24b"], LFM2_5),
     (&["lfm2"], LFM2),
@@ -85,7 +114,10 @@ const PRESETS: &[(&[&str], Preset)] = &[
 /// ```
 pub fn recommended(name: &str) -> Option<&'static Preset> {
     let name = name.to_lowercase();
-    let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
+    let last = name
+        .trim_end_matches(['/', '\\'])
+        .rsplit(['/', '\\'])
+        .next()?;
     let words: Vec<&str> = last.split(['-', '_', ' ', '@', ':']).collect();
     let fits = |row: &&(&[&str], Preset)| row.0.iter().all(|word| words.contains(word));
     PRESETS.iter().find(fits).map(|(_, preset)| preset)
@@ -106,14 +138,23 @@ mod tests {
         assert_eq!(temperature("LiquidAI/LFM2.5-8B-A1B"), Some(0.2));
         assert_eq!(temperature("LFM2.5-350M"), Some(0.1));
         assert_eq!(temperature("some-other-model"), None);
-        assert_eq!(recommended("LFM2.5-1.2B-Instruct-Q8_0.gguf").map(|p| p.top_p), Some(0.1));
-        assert_eq!(recommended("LFM2-350M-ENJP-MT").map(|p| p.turns), Some(Turns::Single));
+        assert_eq!(
+            recommended("LFM2.5-1.2B-Instruct-Q8_0.gguf").map(|p| p.top_p),
+            Some(0.1)
+        );
+        assert_eq!(
+            recommended("LFM2-350M-ENJP-MT").map(|p| p.turns),
+            Some(Turns::Single)
+        );
     }
 
     #[test]
     fn every_preset_is_valid() {
         for (words, preset) in PRESETS {
-            preset.options().validate(65_536).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            preset
+                .options()
+                .validate(65_536)
+                .unwrap_or_else(|e| panic!("{words:?}: {e}"));
         }
         assert_eq!(LFM2.options(), GenerationOptions::default());
     }

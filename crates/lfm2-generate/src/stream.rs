@@ -34,7 +34,11 @@ pub struct TextStream {
 impl TextStream {
     /// An empty stream.
     pub fn new(tokenizer: Tokenizer, special: SpecialText) -> Self {
-        Self { tokenizer, special, held: Vec::new() }
+        Self {
+            tokenizer,
+            special,
+            held: Vec::new(),
+        }
     }
 
     /// The text that is certain now that `id` has come; often empty for scripts with long characters.
@@ -72,7 +76,8 @@ impl TextStream {
                 continue;
             }
             // No error length means that the bytes are only too few; the next ones can help at the end.
-            let too_few = std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            let too_few =
+                std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
             if rest == 0 && too_few {
                 unfinished = invalid.len();
             } else {

@@ -1,4 +1,9 @@
 //! The sampler against its definition: distributions, frequencies, streams, log-probabilities.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use lfm2_generate::{GenerationOptions, Sampler};
 use proptest::prelude::*;
@@ -10,7 +15,9 @@ fn naive(options: &GenerationOptions, logits: &[f32]) -> Vec<f32> {
         let mut sorted = x.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         let kth = sorted[options.top_k.min(x.len()) - 1];
-        x.iter_mut().filter(|x| **x < kth).for_each(|x| *x = f32::NEG_INFINITY);
+        x.iter_mut()
+            .filter(|x| **x < kth)
+            .for_each(|x| *x = f32::NEG_INFINITY);
     }
     if options.top_p < 1.0 {
         let p = softmax(&x);
@@ -129,7 +136,10 @@ fn draws_follow_the_distribution() {
         let (statistic, kept) = chi_square(&options.with_seed(seed), &logits, 20_000);
         // Four standard deviations above the mean of the statistic.
         let freedom = (kept - 1) as f64;
-        assert!(statistic < freedom + 4.0 * (2.0 * freedom).sqrt(), "seed {seed}: {statistic} with {freedom} degrees");
+        assert!(
+            statistic < freedom + 4.0 * (2.0 * freedom).sqrt(),
+            "seed {seed}: {statistic} with {freedom} degrees"
+        );
     }
 }
 
@@ -139,7 +149,9 @@ fn the_same_seed_draws_the_same_tokens() {
     let draw = |seed| {
         let options = GenerationOptions::neutral().with_seed(seed);
         let mut sampler = Sampler::new(&options, 50).unwrap();
-        (0..30).map(|_| sampler.sample(&mut logits.clone()).unwrap().id).collect::<Vec<_>>()
+        (0..30)
+            .map(|_| sampler.sample(&mut logits.clone()).unwrap().id)
+            .collect::<Vec<_>>()
     };
     assert_eq!(draw(7), draw(7));
     assert_ne!(draw(7), draw(8));
@@ -149,9 +161,13 @@ fn the_same_seed_draws_the_same_tokens() {
 fn a_made_up_seed_can_be_used_again() {
     let logits: Vec<f32> = (0..50).map(|i| (i as f32).cos()).collect();
     let mut first = Sampler::new(&GenerationOptions::neutral(), 50).unwrap();
-    let mut again = Sampler::new(&GenerationOptions::neutral().with_seed(first.seed()), 50).unwrap();
+    let mut again =
+        Sampler::new(&GenerationOptions::neutral().with_seed(first.seed()), 50).unwrap();
     for _ in 0..20 {
-        assert_eq!(first.sample(&mut logits.clone()).unwrap(), again.sample(&mut logits.clone()).unwrap());
+        assert_eq!(
+            first.sample(&mut logits.clone()).unwrap(),
+            again.sample(&mut logits.clone()).unwrap()
+        );
     }
 }
 
@@ -160,7 +176,9 @@ fn log_probabilities_are_those_of_the_raw_logits() {
     let logits = [1.0f32, 3.0, 2.0, 0.0];
     let expected: Vec<f32> = softmax(&logits).iter().map(|p| p.ln()).collect();
     // Options that change the distribution beyond recognition.
-    let options = GenerationOptions::greedy().with_logit_bias(0, 50.0).with_logprobs(2);
+    let options = GenerationOptions::greedy()
+        .with_logit_bias(0, 50.0)
+        .with_logprobs(2);
     let mut sampler = Sampler::new(&options, 4).unwrap();
     let token = sampler.sample(&mut logits.clone()).unwrap();
     assert_eq!(token.id, 0);
@@ -175,7 +193,9 @@ fn log_probabilities_are_those_of_the_raw_logits() {
 fn penalties_see_what_was_drawn() {
     let options = GenerationOptions::greedy().with_presence_penalty(2.0);
     let mut sampler = Sampler::new(&options, 3).unwrap();
-    let ids: Vec<u32> = (0..3).map(|_| sampler.sample(&mut [2.0, 1.0, 0.5]).unwrap().id).collect();
+    let ids: Vec<u32> = (0..3)
+        .map(|_| sampler.sample(&mut [2.0, 1.0, 0.5]).unwrap().id)
+        .collect();
     assert_eq!(ids, [0, 1, 2]);
 }
 

@@ -44,7 +44,11 @@ impl History {
         // The order of the map does not matter: each token is changed on its own.
         for (id, count) in &self.seen {
             change(logits, *id, |x| {
-                let x = if x > 0.0 { x / self.repetition } else { x * self.repetition };
+                let x = if x > 0.0 {
+                    x / self.repetition
+                } else {
+                    x * self.repetition
+                };
                 match count {
                     0 => x,
                     n => x - self.presence - self.frequency * *n as f32,
@@ -75,8 +79,13 @@ fn change(logits: &mut [f32], id: u32, f: impl Fn(f32) -> f32) {
 mod tests {
     use super::*;
 
-    fn penalised(options: GenerationOptions, prompt: &[u32], output: &[u32], logits: &[f32]) -> Vec<f32> {
-        let mut history = History::new(&options);
+    fn penalised(
+        options: &GenerationOptions,
+        prompt: &[u32],
+        output: &[u32],
+        logits: &[f32],
+    ) -> Vec<f32> {
+        let mut history = History::new(options);
         history.observe_prompt(prompt);
         output.iter().for_each(|id| history.observe_output(*id));
         let mut logits = logits.to_vec();
@@ -87,14 +96,16 @@ mod tests {
     #[test]
     fn repetition_counts_prompt_and_output_once() {
         let options = GenerationOptions::neutral().with_repetition_penalty(2.0);
-        let logits = penalised(options, &[0, 0, 1], &[0], &[4.0, -4.0, 4.0]);
+        let logits = penalised(&options, &[0, 0, 1], &[0], &[4.0, -4.0, 4.0]);
         assert_eq!(logits, [2.0, -8.0, 4.0]);
     }
 
     #[test]
     fn presence_and_frequency_count_the_output_only() {
-        let options = GenerationOptions::neutral().with_presence_penalty(0.5).with_frequency_penalty(0.25);
-        let logits = penalised(options, &[2, 2], &[0, 0, 1], &[1.0, 1.0, 1.0]);
+        let options = GenerationOptions::neutral()
+            .with_presence_penalty(0.5)
+            .with_frequency_penalty(0.25);
+        let logits = penalised(&options, &[2, 2], &[0, 0, 1], &[1.0, 1.0, 1.0]);
         assert_eq!(logits, [0.0, 0.25, 1.0]);
     }
 
@@ -104,14 +115,14 @@ mod tests {
             .with_repetition_penalty(2.0)
             .with_logit_bias(0, 1.0)
             .with_logit_bias(1, f32::NEG_INFINITY);
-        let logits = penalised(options, &[0], &[], &[4.0, 9.0]);
+        let logits = penalised(&options, &[0], &[], &[4.0, 9.0]);
         assert_eq!(logits, [3.0, f32::NEG_INFINITY]);
     }
 
     #[test]
     fn extreme_penalties_stay_finite() {
         let options = GenerationOptions::neutral().with_repetition_penalty(1e-40);
-        let logits = penalised(options, &[0, 1], &[], &[3.0, f32::NEG_INFINITY]);
+        let logits = penalised(&options, &[0, 1], &[], &[3.0, f32::NEG_INFINITY]);
         assert_eq!(logits, [f32::MAX, f32::NEG_INFINITY]);
     }
 }

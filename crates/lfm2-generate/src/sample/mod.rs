@@ -103,13 +103,24 @@ impl Sampler {
     /// [`Error::Logits`] when a logit is NaN or positive infinity, or there is none;
     /// [`Error::NothingLeft`] when every token is forbidden.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Token> {
-        let raw = self.options.logprobs.map(|top| RawLogprobs::new(logits, top));
+        let raw = self
+            .options
+            .logprobs
+            .map(|top| RawLogprobs::new(logits, top));
         let id = self.choose(logits)?;
         self.history.observe_output(id);
         Ok(match raw {
-            None => Token { id, logprob: None, top: Vec::new() },
+            None => Token {
+                id,
+                logprob: None,
+                top: Vec::new(),
+            },
             // The chosen logit may have been changed; `raw` knows what it was.
-            Some(raw) => Token { id, logprob: Some(raw.of(id)), top: raw.top },
+            Some(raw) => Token {
+                id,
+                logprob: Some(raw.of(id)),
+                top: raw.top,
+            },
         })
     }
 
@@ -124,7 +135,10 @@ impl Sampler {
         if self.options.temperature == 0.0 {
             let id = select::position(logits, largest);
             self.candidates.clear();
-            self.candidates.push(Candidate { id, probability: 1.0 });
+            self.candidates.push(Candidate {
+                id,
+                probability: 1.0,
+            });
             return Ok(&self.candidates);
         }
         let mass = select::keep(logits, largest, &self.options, &mut self.candidates);
@@ -167,11 +181,23 @@ impl RawLogprobs {
         let mass: f64 = logits.iter().map(|x| f64::from((x - largest).exp())).sum();
         let log_mass = largest + mass.ln() as f32;
         let top = select::most_likely(logits, top);
-        let top = top.into_iter().map(|(id, x)| TokenLogprob { id, logprob: x - log_mass }).collect();
-        Self { logits: logits.to_vec(), log_mass, top }
+        let top = top
+            .into_iter()
+            .map(|(id, x)| TokenLogprob {
+                id,
+                logprob: x - log_mass,
+            })
+            .collect();
+        Self {
+            logits: logits.to_vec(),
+            log_mass,
+            top,
+        }
     }
 
     fn of(&self, id: u32) -> f32 {
-        self.logits.get(id as usize).map_or(f32::NEG_INFINITY, |x| x - self.log_mass)
+        self.logits
+            .get(id as usize)
+            .map_or(f32::NEG_INFINITY, |x| x - self.log_mass)
     }
 }

@@ -20,7 +20,10 @@ impl RandomStream {
         // Spelled out, because how `seed_from_u64` spreads its argument may change.
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self { seed, words: ChaCha12Rng::from_seed(bytes) }
+        Self {
+            seed,
+            words: ChaCha12Rng::from_seed(bytes),
+        }
     }
 
     pub(super) fn seed(&self) -> u64 {
@@ -47,6 +50,9 @@ mod tests {
 
     #[test]
     fn without_a_seed_streams_differ() {
-        assert_ne!(RandomStream::new(None).seed(), RandomStream::new(None).seed());
+        assert_ne!(
+            RandomStream::new(None).seed(),
+            RandomStream::new(None).seed()
+        );
     }
 }

@@ -22,8 +22,14 @@ pub(super) fn largest(logits: &[f32]) -> Result<f32> {
     chunks.iter().for_each(|chunk| see(chunk));
     see(rest);
     if unusable.contains(&true) {
-        let position = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY).unwrap_or(0);
-        return Err(Error::Logits { token: position, found: logits[position] });
+        let position = logits
+            .iter()
+            .position(|x| x.is_nan() || *x == f32::INFINITY)
+            .unwrap_or(0);
+        return Err(Error::Logits {
+            token: position,
+            found: logits[position],
+        });
     }
     match lanes.into_iter().fold(f32::NEG_INFINITY, f32::max) {
         f32::NEG_INFINITY => Err(Error::NothingLeft),
@@ -42,13 +48,22 @@ pub(super) fn position(logits: &[f32], wanted: f32) -> u32 {
 /// All three keep a beginning of the tokens in the order of their logits, so they can be decided
 /// one after another on the weights `exp((logit - largest) / temperature)`; only top-p needs the
 /// sum over what top-k left.
-pub(super) fn keep(logits: &[f32], largest: f32, options: &GenerationOptions, kept: &mut Vec<Candidate>) -> f64 {
+pub(super) fn keep(
+    logits: &[f32],
+    largest: f32,
+    options: &GenerationOptions,
+    kept: &mut Vec<Candidate>,
+) -> f64 {
     let floor = match options.top_k {
         0 => f32::NEG_INFINITY,
         k => kth_largest(logits, k),
     };
     // Cheap test for what is certainly below min-p; unusable before top-p, which needs the sum.
-    let scaled_floor = if options.top_p < 1.0 { f32::NEG_INFINITY } else { options.min_p.ln() };
+    let scaled_floor = if options.top_p < 1.0 {
+        f32::NEG_INFINITY
+    } else {
+        options.min_p.ln()
+    };
     kept.clear();
     for (id, &x) in logits.iter().enumerate() {
         if x < floor || x == f32::NEG_INFINITY {
@@ -57,7 +72,10 @@ pub(super) fn keep(logits: &[f32], largest: f32, options: &GenerationOptions, ke
         // Subtracting first keeps extreme temperatures free of infinity / infinity.
         let scaled = (x - largest) / options.temperature;
         if scaled >= scaled_floor {
-            kept.push(Candidate { id: index(id), probability: scaled.exp() });
+            kept.push(Candidate {
+                id: index(id),
+                probability: scaled.exp(),
+            });
         }
     }
     if options.top_p < 1.0 {
@@ -74,8 +92,12 @@ pub(super) fn most_likely(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     }
     let floor = kth_largest(logits, count);
     let possible = |(_, x): &(usize, &f32)| **x >= floor && **x > f32::NEG_INFINITY;
-    let mut top: Vec<(u32, f32)> =
-        logits.iter().enumerate().filter(possible).map(|(id, x)| (index(id), *x)).collect();
+    let mut top: Vec<(u32, f32)> = logits
+        .iter()
+        .enumerate()
+        .filter(possible)
+        .map(|(id, x)| (index(id), *x))
+        .collect();
     top.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     top.truncate(count);
     top
@@ -99,7 +121,11 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
             }
         }
     }
-    if above.len() >= k { cut(&mut above, k) } else { bound }
+    if above.len() >= k {
+        cut(&mut above, k)
+    } else {
+        bound
+    }
 }
 
 /// Keeps the `k` largest numbers and returns the smallest of them.
@@ -113,7 +139,11 @@ fn cut(numbers: &mut Vec<f32>, k: usize) -> f32 {
 /// Keeps the heaviest candidates, equal ones in the order of ids, until their weights reach `share`
 /// of the whole; at least one. The result is in the order of ids.
 fn keep_mass(candidates: &mut Vec<Candidate>, share: f64) {
-    let wanted = share * candidates.iter().map(|c| f64::from(c.probability)).sum::<f64>();
+    let wanted = share
+        * candidates
+            .iter()
+            .map(|c| f64::from(c.probability))
+            .sum::<f64>();
     // A few candidates nearly always hold the mass; sort all of them only when they do not.
     let mut sorted = 0;
     let mut taken = 0;
@@ -133,7 +163,9 @@ fn keep_mass(candidates: &mut Vec<Candidate>, share: f64) {
 /// Moves the `count` heaviest candidates to the front, sorted.
 fn sort_heaviest(candidates: &mut [Candidate], count: usize) {
     let heavier = |a: &Candidate, b: &Candidate| -> Ordering {
-        b.probability.total_cmp(&a.probability).then(a.id.cmp(&b.id))
+        b.probability
+            .total_cmp(&a.probability)
+            .then(a.id.cmp(&b.id))
     };
     if count < candidates.len() {
         candidates.select_nth_unstable_by(count, heavier);
@@ -160,8 +192,14 @@ mod tests {
     #[test]
     fn top_k_keeps_tokens_as_likely_as_the_last() {
         let neutral = GenerationOptions::neutral();
-        assert_eq!(kept(&[1.0, 3.0, 2.0, 2.0, 0.0], &neutral.clone().with_top_k(2)), [1, 2, 3]);
-        assert_eq!(kept(&[1.0, 3.0, 2.0, 2.0, 0.0], &neutral.clone().with_top_k(1)), [1]);
+        assert_eq!(
+            kept(&[1.0, 3.0, 2.0, 2.0, 0.0], &neutral.clone().with_top_k(2)),
+            [1, 2, 3]
+        );
+        assert_eq!(
+            kept(&[1.0, 3.0, 2.0, 2.0, 0.0], &neutral.clone().with_top_k(1)),
+            [1]
+        );
         assert_eq!(kept(&[1.0, 3.0], &neutral.with_top_k(100)), [0, 1]);
     }
 
@@ -171,7 +209,10 @@ mod tests {
         let logits = [1f32.ln(), 4f32.ln(), 2f32.ln(), 1f32.ln()];
         let neutral = GenerationOptions::neutral();
         assert_eq!(kept(&logits, &neutral.clone().with_top_p(0.6)), [1, 2]);
-        assert_eq!(kept(&logits, &neutral.clone().with_top_k(2).with_top_p(0.6)), [1]);
+        assert_eq!(
+            kept(&logits, &neutral.clone().with_top_k(2).with_top_p(0.6)),
+            [1]
+        );
         assert_eq!(kept(&logits, &neutral.clone().with_top_p(0.0)), [1]);
         assert_eq!(kept(&logits, &neutral.with_top_p(0.999)), [0, 1, 2, 3]);
     }
@@ -182,7 +223,10 @@ mod tests {
         let neutral = GenerationOptions::neutral();
         assert_eq!(kept(&logits, &neutral.clone().with_min_p(0.45)), [1, 2, 3]);
         assert_eq!(kept(&logits, &neutral.clone().with_min_p(1.0)), [1]);
-        assert_eq!(kept(&logits, &neutral.with_top_p(0.9).with_min_p(0.6)), [1, 3]);
+        assert_eq!(
+            kept(&logits, &neutral.with_top_p(0.9).with_min_p(0.6)),
+            [1, 3]
+        );
     }
 
     #[test]

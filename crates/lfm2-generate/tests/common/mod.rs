@@ -1,5 +1,9 @@
 //! A tokenizer of bytes and decoders without weights, for testing everything around a model.
-#![allow(dead_code, reason = "every test binary uses another part")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "for tests, each of which uses another part"
+)]
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
@@ -54,7 +58,12 @@ pub(crate) fn byte_tokenizer() -> Tokenizer {
             _ => others.next().unwrap(),
         };
         let comma = if byte == 255 { "" } else { ", " };
-        write!(vocab, r#""\u{code:04x}": {}{comma}"#, BYTES + u32::from(byte)).unwrap();
+        write!(
+            vocab,
+            r#""\u{code:04x}": {}{comma}"#,
+            BYTES + u32::from(byte)
+        )
+        .unwrap();
     }
     let json = format!(
         r#"{{"version": "1.0", "truncation": null, "padding": null, "normalizer": null,
@@ -88,7 +97,10 @@ pub(crate) struct MockDecoder {
 
 impl MockDecoder {
     pub(crate) fn new(next: impl Fn(&[u32]) -> Vec<f32> + Send + Sync + 'static) -> Self {
-        Self { next: Box::new(next), fed: Mutex::new(Vec::new()) }
+        Self {
+            next: Box::new(next),
+            fed: Mutex::new(Vec::new()),
+        }
     }
 
     /// Continues every sequence whose start it knows: behind `prompt`, writes `answer` and then ends.
@@ -99,12 +111,26 @@ impl MockDecoder {
     /// Depends on every token of the sequence; prefers letters and sometimes ends a turn.
     pub(crate) fn chaotic() -> Self {
         Self::new(|ids| {
-            let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, id| (h ^ u64::from(*id)).wrapping_mul(0x0100_0000_01b3));
+            let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, id| {
+                (h ^ u64::from(*id)).wrapping_mul(0x0100_0000_01b3)
+            });
             let choices = b"abcdefghijklmnopqrstuvwxyz      ".map(|b| BYTES + u32::from(b));
             match (hash >> 32) % 40 {
                 0 => one_hot(IM_END),
                 n => one_hot(choices[n as usize % choices.len()]),
             }
+        })
+    }
+
+    /// Writes the next of `answers` in every turn of the assistant, and ends it.
+    pub(crate) fn talks(answers: Vec<Vec<u32>>) -> Self {
+        let opening = [vec![IM_START], bytes("assistant\n")].concat();
+        Self::new(move |ids| {
+            let turns: Vec<usize> = (0..ids.len())
+                .filter(|at| ids[*at..].starts_with(&opening))
+                .collect();
+            let written = ids.len() - turns.last().unwrap() - opening.len();
+            one_hot(*answers[turns.len() - 1].get(written).unwrap_or(&IM_END))
         })
     }
 
@@ -131,11 +157,24 @@ impl Decoder for MockDecoder {
     }
 
     fn new_cache(&self, spec: CacheSpec) -> Cache {
-        Cache::new(CacheLayout { layers: Vec::new() }, spec, DType::F32, &Device::Cpu)
+        Cache::new(
+            CacheLayout { layers: Vec::new() },
+            spec,
+            DType::F32,
+            &Device::Cpu,
+        )
     }
 
-    fn forward(&self, input: Input<'_>, step: &Step, cache: &mut Cache, want: Want) -> Result<Tensor> {
-        let Input::Ids(ids) = input else { candle_core::bail!("ids only") };
+    fn forward(
+        &self,
+        input: Input<'_>,
+        step: &Step,
+        cache: &mut Cache,
+        want: Want,
+    ) -> Result<Tensor> {
+        let Input::Ids(ids) = input else {
+            candle_core::bail!("ids only")
+        };
         let ids = ids.to_vec1::<u32>()?;
         let mut start = 0;
         let mut logits = Vec::new();
@@ -149,7 +188,9 @@ impl Decoder for MockDecoder {
             }
         }
         match want {
-            Want::LastLogits => Tensor::from_vec(logits, (step.segments().len(), VOCAB), &Device::Cpu),
+            Want::LastLogits => {
+                Tensor::from_vec(logits, (step.segments().len(), VOCAB), &Device::Cpu)
+            }
             Want::Hidden => Tensor::zeros((ids.len(), 1), DType::F32, &Device::Cpu),
             Want::AllLogits => candle_core::bail!("generation never needs all logits"),
         }
@@ -163,6 +204,7 @@ impl Decoder for MockDecoder {
 /// A generator that stops at the end of a turn and of the text.
 pub(crate) fn generator(decoder: MockDecoder) -> (Generator, std::sync::Arc<MockDecoder>) {
     let decoder = std::sync::Arc::new(decoder);
-    let generator = Generator::new(decoder.clone(), byte_tokenizer()).with_stop_ids(vec![IM_END, END_OF_TEXT]);
+    let generator =
+        Generator::new(decoder.clone(), byte_tokenizer()).with_stop_ids(vec![IM_END, END_OF_TEXT]);
     (generator, decoder)
 }
