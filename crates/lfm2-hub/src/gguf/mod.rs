@@ -9,6 +9,7 @@ mod config;
 mod cursor;
 mod header;
 mod hyper;
+mod k_blocks;
 mod metadata;
 mod names;
 mod quantization;

@@ -12,7 +12,7 @@ use super::metadata::{Metadata, Value};
 use super::names::{self, Planned, Precision};
 use super::quantization::Quantization;
 use super::write::{NewTensor, write_gguf};
-use super::{config, tokens};
+use super::{config, k_blocks, tokens};
 use crate::files::Overwrite;
 use crate::json::{Numbers, parse_json};
 use crate::{Error, Limits, Result, TensorSource};
@@ -297,11 +297,17 @@ fn encode(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Vec<u8>> {
 
 /// The blocks of whole rows.
 fn blocks(values: &[f32], kind: Quantization) -> Result<Vec<u8>> {
-    // Candle quantises the whole storage of a tensor, so this must not be a view of another one.
-    let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-    Ok(QTensor::quantize(&tensor, kind.ggml())?
-        .data()?
-        .into_owned())
+    match kind {
+        Quantization::Q4K => Ok(k_blocks::q4_k(values)),
+        Quantization::Q5K => Ok(k_blocks::q5_k(values)),
+        _ => {
+            // Candle quantises the whole storage of a tensor, so this must not be a view.
+            let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
+            Ok(QTensor::quantize(&tensor, kind.ggml())?
+                .data()?
+                .into_owned())
+        }
+    }
 }
 
 /// The weights of a checkpoint, whatever its layout.
