@@ -108,7 +108,7 @@ fn dependencies_point_down() -> Result<()> {
 }
 
 /// The metadata of one package `name` with one dependency.
-fn package(name: &str, dependency: Value) -> Value {
+fn package(name: &str, dependency: &Value) -> Value {
     json!({"packages": [{"name": name, "dependencies": [dependency]}]})
 }
 
@@ -116,12 +116,12 @@ fn package(name: &str, dependency: Value) -> Value {
 fn an_edge_upwards_is_found() -> Result<()> {
     let upwards = json!({"name": "lfm2-text", "kind": null, "path": "/x"});
     assert_eq!(
-        violations(&package("lfm2-generate", upwards.clone()))?,
+        violations(&package("lfm2-generate", &upwards))?,
         ["lfm2-generate must not use lfm2-text"]
     );
     let in_tests = json!({"name": "lfm2-text", "kind": "dev", "path": "/x"});
-    assert!(violations(&package("lfm2-generate", in_tests))?.is_empty());
-    assert!(violations(&package("lfm2-train", upwards))?.is_empty());
+    assert!(violations(&package("lfm2-generate", &in_tests))?.is_empty());
+    assert!(violations(&package("lfm2-train", &upwards))?.is_empty());
     Ok(())
 }
 
@@ -129,18 +129,18 @@ fn an_edge_upwards_is_found() -> Result<()> {
 fn a_crate_that_a_member_must_do_without_is_found() -> Result<()> {
     let candle = json!({"name": "candle-core", "kind": null});
     assert_eq!(
-        violations(&package("lfm2-kernels", candle.clone()))?,
+        violations(&package("lfm2-kernels", &candle))?,
         ["lfm2-kernels must not use candle-core"]
     );
-    assert!(violations(&package("lfm2-hub", candle))?.is_empty());
+    assert!(violations(&package("lfm2-hub", &candle))?.is_empty());
     let in_tests = json!({"name": "anyhow", "kind": "dev"});
-    assert!(violations(&package("lfm2-hub", in_tests))?.is_empty());
+    assert!(violations(&package("lfm2-hub", &in_tests))?.is_empty());
     Ok(())
 }
 
 #[test]
 fn a_member_without_a_row_is_found() -> Result<()> {
-    let wrong = violations(&package("lfm2-new", json!({"name": "half", "kind": null})))?;
+    let wrong = violations(&package("lfm2-new", &json!({"name": "half", "kind": null})))?;
     assert_eq!(wrong, ["lfm2-new is not in the table of members"]);
     Ok(())
 }
