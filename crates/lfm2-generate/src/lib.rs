@@ -1,4 +1,16 @@
 //! From a conversation to the text a model answers with.
+//!
+//! | I want | use |
+//! |---|---|
+//! | a prompt continued | [`Generator`], [`Generation`] |
+//! | a conversation that feeds only what is new | [`Chat`], [`ChatStream`] |
+//! | other settings, or the recommended ones | [`GenerationOptions`], [`recommended`] |
+//! | one token from logits, in my own loop | [`Sampler`], [`StopRules`], [`TextStream`] |
+//! | a conversation as text or tokens | [`ChatTemplate`], [`ChatPrompt`] |
+//! | the model to call functions | [`Tool`], [`ToolCall`], [`tools`] |
+//! | reasoning apart from the answer | [`ReasoningStream`], [`split_reasoning`] |
+//!
+//! Models are known by the trait [`Decoder`](lfm2_nn::Decoder) alone.
 
 mod cancel;
 mod chat;
