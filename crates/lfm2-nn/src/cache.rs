@@ -324,6 +324,16 @@ impl Cache {
         self.spec.kv_dtype.unwrap_or(self.dtype)
     }
 
+    /// Number type of activations, and so of convolution states.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the state lies.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The present end of row `row`.
     pub fn mark(&self, row: usize) -> Mark {
         Mark {

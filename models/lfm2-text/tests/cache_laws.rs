@@ -250,3 +250,22 @@ fn misuse_is_an_error_and_not_a_panic() -> Result<()> {
     model.rewind(&mut cache, 0, 0)?;
     Ok(())
 }
+
+#[test]
+fn a_saved_cache_goes_on_where_it_was() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (case, model) in models() {
+        let path = folder.path().join(&case.name);
+        let mut cache = model.new_cache(CacheSpec::rows(1));
+        feed(model, &ids_for(model, 6, 11), &mut cache, Want::LastLogits)?;
+        cache.save(&path)?;
+        let mut loaded = model.new_cache(CacheSpec::rows(1));
+        loaded.load(&path)?;
+        model.rewind(&mut loaded, 0, 9)?;
+        model.rewind(&mut cache, 0, 9)?;
+        let expected = feed(model, &[3, 1], &mut cache, Want::AllLogits)?;
+        let found = feed(model, &[3, 1], &mut loaded, Want::AllLogits)?;
+        ensure_close(&case.name, &found, &expected, 0.0)?;
+    }
+    Ok(())
+}
