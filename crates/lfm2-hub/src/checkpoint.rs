@@ -216,7 +216,8 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl CheckpointInfo {
-    /// Opens a checkpoint without its weights, which need not be there.
+    /// Opens a checkpoint without its weights, which need not be there. A path to a config file
+    /// will do as well as one to its folder.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
@@ -246,18 +247,13 @@ impl CheckpointInfo {
                     None,
                 ))
             }
+            ModelSource::Dir(path) if path.is_file() => {
+                Ok((Self::from_config_file(source, path, &options.limits)?, None))
+            }
             ModelSource::Dir(path) => {
-                if !path.is_dir() {
-                    let kind = path
-                        .metadata()
-                        .map_or_else(|e| e.kind(), |_| std::io::ErrorKind::NotADirectory);
-                    return Err(Error::io(path, kind.into()));
-                }
-                Self::from_folder(
-                    source.to_string(),
-                    Folder::new(path, options.links),
-                    &options.limits,
-                )
+                path.metadata().map_err(|error| Error::io(path, error))?;
+                let folder = Folder::new(path, options.links);
+                Self::from_folder(source.to_string(), folder, &options.limits)
             }
             ModelSource::Hub { id, revision } => {
                 let snapshot = fetch_checkpoint(id, revision, parts, options)?;
@@ -291,6 +287,29 @@ impl CheckpointInfo {
             limits,
         };
         Ok((info, Some(folder)))
+    }
+
+    /// A config on its own says everything about a model's shape.
+    fn from_config_file(source: &ModelSource, path: &Path, limits: &Limits) -> Result<Self> {
+        if !path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            let what = format!("{} as a model", path.display());
+            let hint = "folders, gguf files and config files in json are".to_owned();
+            return Err(Error::Unsupported { what, hint });
+        }
+        Ok(Self {
+            origin: source.to_string(),
+            config: read_json(path, Numbers::Exact, limits)?,
+            generation_config: None,
+            tokenizer_config: None,
+            text: TextFiles::Memory {
+                tokenizer: None,
+                chat_template: None,
+            },
+            limits: limits.clone(),
+        })
     }
 
     fn from_gguf(origin: String, file: GgufFile, limits: &Limits) -> Self {

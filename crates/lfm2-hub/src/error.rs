@@ -135,7 +135,10 @@ impl Error {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 ErrorKind::NotFound
             }
-            Self::Network { status: Some(429 | 503), .. } => ErrorKind::Busy,
+            Self::Network {
+                status: Some(429 | 503),
+                ..
+            } => ErrorKind::Busy,
             Self::Io { .. } | Self::Network { .. } => ErrorKind::Io,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::InvalidFile { .. }

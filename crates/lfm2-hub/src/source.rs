@@ -41,14 +41,15 @@ pub enum ModelSource {
         /// The file's name.
         file: String,
     },
-    /// A folder with `config.json` and safetensors files.
+    /// A folder with `config.json` and safetensors files, or a config file alone, which is enough
+    /// to look at a model.
     Dir(PathBuf),
     /// One GGUF file.
     Gguf(PathBuf),
 }
 
 impl ModelSource {
-    /// The source at a path: a file is GGUF, anything else a folder.
+    /// The source at a path: GGUF by its extension or its first bytes, else a folder.
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         if has_gguf_extension(&path) || (path.is_file() && has_gguf_magic(&path)) {

@@ -551,6 +551,26 @@ fn fs_04_a_lost_or_damaged_blob_is_downloaded_again() {
     assert_eq!(server.gets(WEIGHTS), 3);
 }
 
+#[cfg(unix)]
+#[test]
+fn fs_04_a_read_only_cache_is_enough_when_it_is_full() {
+    use std::os::unix::fs::PermissionsExt;
+    let cache = tempfile::tempdir().unwrap();
+    let server = server(|_, answer| answer);
+    let options = options(&server, cache.path());
+    open("org/name", &options).unwrap();
+    let set = |mode| {
+        for folder in ["", "refs", "blobs", ".no_exist"] {
+            let path = cache.path().join("models--org--name").join(folder);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    set(0o555);
+    let result = open("org/name", &options);
+    set(0o755);
+    assert!(result.is_ok(), "{result:?}");
+}
+
 #[test]
 fn fs_03_two_downloads_at_once_end_with_one_good_file() {
     let cache = tempfile::tempdir().unwrap();

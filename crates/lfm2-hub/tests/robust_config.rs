@@ -1,6 +1,8 @@
 //! Config files that must be refused before anybody asks what they mean.
 #![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
+use proptest::prelude::*;
+
 use lfm2_hub::{CheckpointInfo, Error, ErrorKind, Limits, ModelSource, OpenOptions};
 
 fn open_with(config: &[u8], options: &OpenOptions) -> Result<CheckpointInfo, Error> {
@@ -170,4 +172,25 @@ fn chat_template_file_wins_over_the_config() {
     )
     .unwrap();
     assert_eq!(open().chat_template().unwrap_err().kind(), ErrorKind::Limit);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any text is a config or a typed error, and what is accepted is what serde_json reads.
+    #[test]
+    fn any_text_is_read_or_refused(text in r#"[\[\]{}",:0-9eE.\\ a-c\-]{0,40}"#) {
+        if let Ok(info) = open(text.as_bytes()) {
+            let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(info.config(), &reference);
+        }
+    }
+
+    /// A document that serde_json wrote comes back whole.
+    #[test]
+    fn valid_configs_come_back(keys in proptest::collection::btree_map("[a-z\\\\\"é]{1,6}", any::<i64>(), 0..8)) {
+        let value = serde_json::json!({ "outer": keys });
+        let info = open(value.to_string().as_bytes()).unwrap();
+        prop_assert_eq!(info.config(), &value);
+    }
 }

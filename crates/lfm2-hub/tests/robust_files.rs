@@ -9,8 +9,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lfm2_hub::{
-    Checkpoint, Error, ErrorKind, Fetch, HubCache, Limits, MemoryFiles, ModelSource, OpenOptions,
-    Overwrite, RepoId, Revision, Snapshot, Tokenizer, write_atomic, write_safetensors,
+    Checkpoint, CheckpointInfo, Error, ErrorKind, Fetch, HubCache, Limits, MemoryFiles,
+    ModelSource, OpenOptions, Overwrite, RepoId, Revision, Snapshot, Tokenizer, write_atomic,
+    write_safetensors,
 };
 use support::{valid, write_checkpoint};
 
@@ -37,7 +38,7 @@ fn fs_01_folder_in_place_of_a_file_and_the_reverse() {
     assert!(error.to_string().contains("config.json"), "{error}");
     let file = folder.path().join("file");
     std::fs::write(&file, "text").unwrap();
-    assert_eq!(open(&file).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(open(&file).unwrap_err().kind(), ErrorKind::Unsupported);
     let error = Tokenizer::from_file(folder.path(), &Limits::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
 }
@@ -321,4 +322,17 @@ fn a_gguf_file_of_a_repository_is_named_or_described() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_config_file_alone_can_be_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("LFM2-350M.json");
+    std::fs::write(&path, r#"{"hidden_size": 1024}"#).unwrap();
+    let source: ModelSource = path.to_str().unwrap().parse().unwrap();
+    let info = CheckpointInfo::open(&source, &OpenOptions::default()).unwrap();
+    assert_eq!(info.config()["hidden_size"], 1024);
+    assert_eq!(info.tokenizer().unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(info.chat_template().unwrap(), None);
+    assert_eq!(open(&path).unwrap_err().kind(), ErrorKind::InvalidInput);
 }

@@ -272,12 +272,12 @@ fn st_11_values_that_are_not_numbers_load() {
 }
 
 /// A folder with an index and two shards, `one` with tensor `a` and `two` with tensor `b`.
-fn sharded(weight_map: Value) -> (tempfile::TempDir, Result<Checkpoint, Error>) {
+fn sharded(weight_map: &Value) -> (tempfile::TempDir, Result<Checkpoint, Error>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), "{}").unwrap();
     std::fs::write(folder.path().join("one.safetensors"), valid(&["a"])).unwrap();
     std::fs::write(folder.path().join("two.safetensors"), valid(&["b", "c"])).unwrap();
-    let result = with_index(folder.path(), &weight_map);
+    let result = with_index(folder.path(), weight_map);
     (folder, result)
 }
 
@@ -305,7 +305,7 @@ fn si_01_shard_names_that_are_paths() {
         "a/b.safetensors",
     ];
     for name in bad {
-        let (_folder, result) = sharded(json!({"a": name}));
+        let (_folder, result) = sharded(&json!({"a": name}));
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{name:?}: {error}");
         assert!(
@@ -313,13 +313,13 @@ fn si_01_shard_names_that_are_paths() {
             "{error}"
         );
     }
-    let (_folder, result) = sharded(json!({"a": 7}));
+    let (_folder, result) = sharded(&json!({"a": 7}));
     assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidModel);
 }
 
 #[test]
 fn si_02_index_and_shards_disagree() {
-    let (_folder, missing) = sharded(json!({"a": "one.safetensors", "b": "three.safetensors"}));
+    let (_folder, missing) = sharded(&json!({"a": "one.safetensors", "b": "three.safetensors"}));
     let missing = missing.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(
@@ -327,17 +327,17 @@ fn si_02_index_and_shards_disagree() {
         "{missing}"
     );
 
-    let (_folder, absent) = sharded(json!({"a": "one.safetensors", "z": "one.safetensors"}));
+    let (_folder, absent) = sharded(&json!({"a": "one.safetensors", "z": "one.safetensors"}));
     let absent = absent.unwrap_err().to_string();
     assert!(
         absent.contains("\"z\"") && absent.contains("in no file"),
         "{absent}"
     );
 
-    let (_folder, elsewhere) = sharded(json!({"a": "two.safetensors", "b": "one.safetensors"}));
+    let (_folder, elsewhere) = sharded(&json!({"a": "two.safetensors", "b": "one.safetensors"}));
     assert_eq!(elsewhere.unwrap_err().kind(), ErrorKind::InvalidModel);
 
-    let (folder, _) = sharded(json!({}));
+    let (folder, _) = sharded(&json!({}));
     std::fs::write(folder.path().join("two.safetensors"), valid(&["a", "b"])).unwrap();
     let twice = with_index(
         folder.path(),
@@ -352,7 +352,7 @@ fn si_02_index_and_shards_disagree() {
         "{twice}"
     );
 
-    let (_folder, unlisted) = sharded(json!({"a": "one.safetensors", "b": "two.safetensors"}));
+    let (_folder, unlisted) = sharded(&json!({"a": "one.safetensors", "b": "two.safetensors"}));
     let tensors = unlisted.unwrap().tensors();
     assert!(tensors.info("b").is_some() && tensors.info("c").is_none());
     let needed = tensors.dense("c", DType::F32, &Device::Cpu).unwrap_err();
@@ -398,7 +398,7 @@ fn si_04_too_many_shards() {
             )
         })
         .collect();
-    let (_folder, result) = sharded(Value::Object(map));
+    let (_folder, result) = sharded(&Value::Object(map));
     let error = result.unwrap_err();
     assert!(
         matches!(

@@ -90,7 +90,7 @@ impl HubClient {
         let Some(remote) =
             self.wait(async || self.inquiry.ask(id, &snapshot.commit, name).await)??
         else {
-            self.cache.mark_absent(snapshot, name)?;
+            self.cache.mark_absent(snapshot, name);
             return Ok(None);
         };
         if remote.commit != snapshot.commit {

@@ -29,7 +29,7 @@ impl HubCache {
 
     /// Notes which commit `revision` is now.
     pub(super) fn remember(&self, id: &RepoId, revision: &Revision, commit: &str) -> Result<()> {
-        if revision.is_commit() {
+        if self.known_commit(id, revision).ok().flatten().as_deref() == Some(commit) {
             return Ok(());
         }
         let path = self.reference(id, revision);
@@ -40,13 +40,14 @@ impl HubCache {
         })
     }
 
-    /// Notes that the commit has no such file, so that nobody asks again.
-    pub(super) fn mark_absent(&self, snapshot: &Snapshot, name: &str) -> Result<()> {
+    /// Notes that the commit has no such file, so that nobody asks again. A cache that cannot be
+    /// written only costs the question.
+    pub(super) fn mark_absent(&self, snapshot: &Snapshot, name: &str) {
         let path = self.absence(snapshot, name);
-        make_parent(&path)?;
-        File::create(&path)
-            .map(drop)
-            .map_err(|source| Error::io(&path, source))
+        let marked = make_parent(&path).map(|()| File::create(&path));
+        if !matches!(marked, Ok(Ok(_))) {
+            tracing::debug!(path = %path.display(), "could not note that the file does not exist");
+        }
     }
 
     /// Puts the blob into the snapshot under its name.
