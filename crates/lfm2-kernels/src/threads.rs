@@ -38,12 +38,21 @@ pub fn count() -> usize {
 /// Calls `f` for every task number; on several threads when `work`, the multiply-adds of all tasks
 /// together, is worth it.
 pub(crate) fn for_each_task(tasks: usize, work: usize, f: impl Fn(usize) + Sync) {
-    #[cfg(feature = "rayon")]
     if tasks > 1 && work >= SERIAL_WORK && count() > 1 {
-        use rayon::prelude::*;
-        (0..tasks).into_par_iter().for_each(&f);
-        return;
+        spread(tasks, &f);
+    } else {
+        (0..tasks).for_each(f);
     }
+}
+
+#[cfg(feature = "rayon")]
+fn spread(tasks: usize, f: &(impl Fn(usize) + Sync)) {
+    use rayon::prelude::*;
+    (0..tasks).into_par_iter().for_each(f);
+}
+
+#[cfg(not(feature = "rayon"))]
+fn spread(tasks: usize, f: &(impl Fn(usize) + Sync)) {
     (0..tasks).for_each(f);
 }
 

@@ -1,8 +1,8 @@
 //! Grouped-query attention of one sequence over its key-value cache.
 //!
-//! Few queries ([`decode`]) read the cache once, at the speed of memory: each key and value is
+//! Few queries (`decode`) read the cache once, at the speed of memory: each key and value is
 //! widened in registers and serves all query heads of its group, and deep caches are split into
-//! ranges of keys for several threads. Many queries ([`prefill`]) are bound by arithmetic: blocks
+//! ranges of keys for several threads. Many queries (`prefill`) are bound by arithmetic: blocks
 //! of queries meet blocks of keys in register tiles. Both keep a running maximum and sum per query
 //! (online softmax), so no matrix of scores ever exists.
 

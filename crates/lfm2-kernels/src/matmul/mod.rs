@@ -1,7 +1,7 @@
 //! `y (m, n) = x (m, k) · w (n, k)ᵀ`: activations times weights stored as `(out, in)`.
 //!
-//! Few rows of `x` read the weights once, at the speed of memory ([`dot`]: each weight vector is
-//! widened in a register and serves all rows). Many rows are bound by arithmetic ([`blocked`]:
+//! Few rows of `x` read the weights once, at the speed of memory (`dot`: each weight vector is
+//! widened in a register and serves all rows). Many rows are bound by arithmetic (`blocked`:
 //! panels of weights are widened to `f32` once per block of rows, and a register tile does the
 //! rest).
 

@@ -227,3 +227,53 @@ fn a_query_far_below_every_score_still_averages() {
         3e-5,
     );
 }
+
+#[test]
+fn nan_in_a_query_stays_in_its_head() {
+    let (heads, dim) = (4, 16);
+    let shape = KvShape {
+        kv_heads: 2,
+        capacity: 50,
+        head_dim: dim,
+    };
+    let keys = Random(7).values(shape.size().unwrap(), 0);
+    for isa in isas() {
+        for tokens in [1, 40] {
+            let mut q = vec![0.5; tokens * heads * dim];
+            q[dim + 3] = f32::NAN;
+            let mut out = vec![0.0; q.len()];
+            let spec = AttentionSpec {
+                heads,
+                scale: 1.0,
+                past: 0,
+                visibility: Visibility::All,
+            };
+            let kv = KvRef::new(&keys, &keys, shape, 50).unwrap();
+            attention(isa, &q, kv, &spec, &mut out).unwrap();
+            let clean = |i: usize| !(dim..2 * dim).contains(&i);
+            assert!(
+                out.iter()
+                    .enumerate()
+                    .all(|(i, y)| y.is_finite() == clean(i)),
+                "{isa}"
+            );
+        }
+    }
+}
+
+#[test]
+fn appended_values_are_rounded_to_nearest_even() {
+    let shape = KvShape {
+        kv_heads: 1,
+        capacity: 1,
+        head_dim: 4,
+    };
+    // Halfway between two bf16 numbers, twice; one that overflows; NaN.
+    let new = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, f32::MAX, f32::NAN];
+    let mut cache = [bf16::ZERO; 4];
+    append_kv(&new, shape, 0, &mut cache).unwrap();
+    assert_eq!(cache[0].to_f32(), 1.0);
+    assert_eq!(cache[1].to_f32(), 1.0 + 1.0 / 64.0);
+    assert_eq!(cache[2], bf16::INFINITY);
+    assert!(cache[3].is_nan());
+}

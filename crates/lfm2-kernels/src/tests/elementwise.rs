@@ -245,3 +245,45 @@ fn rms_norm_of_zeros_is_zero() {
         assert_eq!(out, [0.0; 5]);
     }
 }
+
+#[test]
+fn partial_rotation_keeps_the_other_pairs() {
+    let x: Vec<f32> = (0..20).map(|i| i as f32 * 0.3 - 2.0).collect();
+    for isa in isas() {
+        let mut turned = x.clone();
+        // Two heads of five pairs, of which the first two turn by a quarter.
+        rope(isa, &mut turned, &[0.0; 2], &[1.0; 2], 2, 10).unwrap();
+        for head in [0, 10] {
+            for pair in 0..2 {
+                assert_eq!(turned[head + pair], -x[head + pair + 5]);
+                assert_eq!(turned[head + pair + 5], x[head + pair]);
+            }
+            assert_eq!(turned[head + 2..head + 5], x[head + 2..head + 5]);
+            assert_eq!(turned[head + 7..head + 10], x[head + 7..head + 10]);
+        }
+    }
+}
+
+#[test]
+fn nan_stays_in_its_row_or_channel() {
+    for isa in isas() {
+        let mut x = vec![1.0; 60];
+        x[25] = f32::NAN;
+        let mut out = vec![0.0; 60];
+        rms_norm(isa, &x, &[1.0; 20], 1e-5, &mut out).unwrap();
+        assert!(
+            out.iter()
+                .enumerate()
+                .all(|(i, y)| y.is_nan() == (20..40).contains(&i))
+        );
+        // Channel 1 of the input gate of token 1, which tokens 1 to 3 of 5 see.
+        let channels = 4;
+        let mut bcx = vec![1.0; 5 * 3 * channels];
+        bcx[3 * channels + 1] = f32::NAN;
+        let kernel = ConvKernel::new(&[1.0; 12], None, channels).unwrap();
+        let mut out = vec![0.0; 5 * channels];
+        short_conv(isa, &bcx, &kernel, &mut [0.0; 8], &mut out).unwrap();
+        let nan: Vec<usize> = (0..20).filter(|&i| out[i].is_nan()).collect();
+        assert_eq!(nan, [5, 9, 13]);
+    }
+}

@@ -7,6 +7,7 @@ mod logits;
 mod matmul;
 mod naive;
 mod shapes;
+mod simd;
 mod threads;
 
 use half::{bf16, f16};
