@@ -1,4 +1,5 @@
 //! Text that comes in pieces is the text that comes at once.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod common;
 
