@@ -291,10 +291,7 @@ impl CheckpointInfo {
 
     /// A config on its own says everything about a model's shape.
     fn from_config_file(source: &ModelSource, path: &Path, limits: &Limits) -> Result<Self> {
-        if !path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        if path.extension().is_none_or(|extension| extension != "json") {
             let what = format!("{} as a model", path.display());
             let hint = "folders, gguf files and config files in json are".to_owned();
             return Err(Error::Unsupported { what, hint });
