@@ -121,8 +121,16 @@ impl Error {
     }
 
     /// An [`Error::InvalidOption`].
-    pub(crate) fn option(option: &'static str, expected: impl Into<String>, found: &impl ToString) -> Self {
-        Self::InvalidOption { option, expected: expected.into(), found: found.to_string() }
+    pub(crate) fn option(
+        option: &'static str,
+        expected: impl Into<String>,
+        found: &impl ToString,
+    ) -> Self {
+        Self::InvalidOption {
+            option,
+            expected: expected.into(),
+            found: found.to_string(),
+        }
     }
 
     /// Fails with [`Error::Limit`] when `found` is over `limit`.
@@ -130,7 +138,11 @@ impl Error {
         if found <= limit {
             return Ok(());
         }
-        Err(Self::Limit { what: what.into(), limit: limit as u64, found: found as u64 })
+        Err(Self::Limit {
+            what: what.into(),
+            limit: limit as u64,
+            found: found as u64,
+        })
     }
 }
 
@@ -162,9 +174,15 @@ mod tests {
 
     #[test]
     fn the_line_is_named_where_known() {
-        let known = Error::TemplateSyntax { line: Some(3), detail: "unexpected end".into() };
+        let known = Error::TemplateSyntax {
+            line: Some(3),
+            detail: "unexpected end".into(),
+        };
         assert_eq!(known.to_string(), "chat template line 3: unexpected end");
-        let unknown = Error::TemplateSyntax { line: None, detail: "unexpected end".into() };
+        let unknown = Error::TemplateSyntax {
+            line: None,
+            detail: "unexpected end".into(),
+        };
         assert_eq!(unknown.to_string(), "chat template: unexpected end");
     }
 }
