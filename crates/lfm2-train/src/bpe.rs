@@ -57,7 +57,10 @@ pub const SMALLEST_VOCABULARY: usize = SPECIAL_TOKENS.len() + 256;
 /// # Errors
 /// [`Error::InvalidOption`] when `vocab_size` is below [`SMALLEST_VOCABULARY`];
 /// [`Error::Tokenizer`] when the trainer fails.
-pub fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Tokenizer> {
+pub fn train_tokenizer<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+) -> Result<Tokenizer> {
     if vocab_size < SMALLEST_VOCABULARY {
         let detail = format!("expected at least {SMALLEST_VOCABULARY}, found {vocab_size}");
         return Err(Error::option("tokenizer.vocab_size", detail));
@@ -69,9 +72,15 @@ pub fn train_tokenizer<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_si
         .min_frequency(2)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(SPECIAL_TOKENS.map(|token| AddedToken::from(token, true)).to_vec())
+        .special_tokens(
+            SPECIAL_TOKENS
+                .map(|token| AddedToken::from(token, true))
+                .to_vec(),
+        )
         .build();
-    tokenizer.train(&mut TrainerWrapper::BpeTrainer(trainer), texts).map_err(failed)?;
+    tokenizer
+        .train(&mut TrainerWrapper::BpeTrainer(trainer), texts)
+        .map_err(failed)?;
     let json = tokenizer.to_string(true).map_err(failed)?;
     Ok(Tokenizer::from_bytes(json, &Limits::default())?)
 }
@@ -113,7 +122,10 @@ fn untrained() -> Value {
 ///
 /// # Errors
 /// [`Error::Hub`] when the tokenizer cannot be written as JSON.
-pub fn tokenizer_files(tokenizer: &Tokenizer, chat_template: &str) -> Result<Vec<(String, String)>> {
+pub fn tokenizer_files(
+    tokenizer: &Tokenizer,
+    chat_template: &str,
+) -> Result<Vec<(String, String)>> {
     let named = |id: u32| SPECIAL_TOKENS[id as usize];
     let map = json!({"bos_token": named(BOS), "eos_token": named(EOS), "pad_token": named(PAD)});
     let added = SPECIAL_TOKENS.iter().enumerate().map(|(id, token)| {
@@ -151,7 +163,11 @@ mod tests {
     use super::*;
     use lfm2_hub::{Bos, SpecialTokens, Specials};
 
-    const TEXTS: [&str; 3] = ["Once upon a time there was a fox.", "The fox was sad. The fox ran.", "\"Oh no,\" said the fox."];
+    const TEXTS: [&str; 3] = [
+        "Once upon a time there was a fox.",
+        "The fox was sad. The fox ran.",
+        "\"Oh no,\" said the fox.",
+    ];
 
     fn trained() -> Tokenizer {
         train_tokenizer(TEXTS.into_iter(), 300).unwrap()
@@ -166,14 +182,19 @@ mod tests {
         }
         assert!(!tokenizer.is_special(16));
         assert!(tokenizer.vocab_size() > SMALLEST_VOCABULARY && tokenizer.vocab_size() <= 300);
-        assert!(tokenizer.id_of("Ġfox").is_some(), "a frequent word is one token");
+        assert!(
+            tokenizer.id_of("Ġfox").is_some(),
+            "a frequent word is one token"
+        );
     }
 
     #[test]
     fn any_text_survives_and_begins_with_the_beginning_token() {
         let tokenizer = trained();
         for text in ["The fox.", "naïve 🦊 \u{0}\r\n\t", "  spaces  "] {
-            let ids = tokenizer.encode(text, SpecialTokens::Literal, Bos::Add).unwrap();
+            let ids = tokenizer
+                .encode(text, SpecialTokens::Literal, Bos::Add)
+                .unwrap();
             assert_eq!(ids[0], BOS);
             assert_eq!(tokenizer.decode(&ids, Specials::Skip).unwrap(), text);
         }
@@ -192,12 +213,29 @@ mod tests {
     #[test]
     fn the_files_of_a_checkpoint_agree_with_each_other() {
         let tokenizer = trained();
-        let files: BTreeMap<_, _> = tokenizer_files(&tokenizer, CHAT_TEMPLATE).unwrap().into_iter().collect();
+        let files: BTreeMap<_, _> = tokenizer_files(&tokenizer, CHAT_TEMPLATE)
+            .unwrap()
+            .into_iter()
+            .collect();
         let json = |name: &str| serde_json::from_str::<Value>(&files[name]).unwrap();
         let read = Tokenizer::from_bytes(&files["tokenizer.json"], &Limits::default()).unwrap();
-        let eos = json("generation_config.json")["eos_token_id"].as_u64().unwrap() as u32;
-        assert_eq!(read.token_text(eos).as_deref(), json("tokenizer_config.json")["eos_token"].as_str());
-        assert_eq!(json("special_tokens_map.json")["bos_token"], "<|startoftext|>");
-        assert_eq!(json("tokenizer_config.json")["added_tokens_decoder"].as_object().unwrap().len(), 16);
+        let eos = json("generation_config.json")["eos_token_id"]
+            .as_u64()
+            .unwrap() as u32;
+        assert_eq!(
+            read.token_text(eos).as_deref(),
+            json("tokenizer_config.json")["eos_token"].as_str()
+        );
+        assert_eq!(
+            json("special_tokens_map.json")["bos_token"],
+            "<|startoftext|>"
+        );
+        assert_eq!(
+            json("tokenizer_config.json")["added_tokens_decoder"]
+                .as_object()
+                .unwrap()
+                .len(),
+            16
+        );
     }
 }

@@ -100,7 +100,9 @@ impl Error {
     /// The coarse class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
             Self::Io { .. } => ErrorKind::Io,
             Self::Data { .. }
             | Self::EmptyData { .. }
@@ -115,18 +117,31 @@ impl Error {
     }
 
     pub(crate) fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::Io { path: path.as_ref().to_path_buf(), source }
+        Self::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 
     pub(crate) fn data(path: impl AsRef<Path>, line: usize, detail: impl Into<String>) -> Self {
-        Self::Data { path: path.as_ref().to_path_buf(), line, detail: detail.into() }
+        Self::Data {
+            path: path.as_ref().to_path_buf(),
+            line,
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn option(key: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::InvalidOption { key: key.into(), detail: detail.into() }
+        Self::InvalidOption {
+            key: key.into(),
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn run_folder(path: impl AsRef<Path>, detail: impl Into<String>) -> Self {
-        Self::RunFolder { path: path.as_ref().to_path_buf(), detail: detail.into() }
+        Self::RunFolder {
+            path: path.as_ref().to_path_buf(),
+            detail: detail.into(),
+        }
     }
 }

@@ -35,22 +35,48 @@ pub(crate) fn export(
     let tensors = prepared.parameters.export(options.export_dtype.dtype())?;
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    write_safetensors(&folder.join("model.safetensors"), named, &metadata, Overwrite::Replace)?;
-    write_text(&folder.join("README.md"), &card(options, prepared, reports, metrics))
+    write_safetensors(
+        &folder.join("model.safetensors"),
+        named,
+        &metadata,
+        Overwrite::Replace,
+    )?;
+    write_text(
+        &folder.join("README.md"),
+        &card(options, prepared, reports, metrics),
+    )
 }
 
 /// The model card. Formatting into a string cannot fail, so the results are not looked at.
-fn card(options: &TrainOptions, prepared: &Prepared, reports: &[SourceReport], metrics: &[Metric]) -> String {
+fn card(
+    options: &TrainOptions,
+    prepared: &Prepared,
+    reports: &[SourceReport],
+    metrics: &[Metric],
+) -> String {
     let mut text = String::new();
     if let Some(licence) = &options.card.licence {
-        let _ = write!(text, "---\nlicense: {licence}\nlibrary_name: lfm2\npipeline_tag: text-generation\n---\n\n");
+        let _ = write!(
+            text,
+            "---\nlicense: {licence}\nlibrary_name: lfm2\npipeline_tag: text-generation\n---\n\n"
+        );
     }
     let _ = write!(text, "# {}\n\n", options.name);
     if !options.card.about.is_empty() {
         let _ = write!(text, "{}\n\n", options.card.about);
     }
     let c = &prepared.config;
-    let layers: Vec<&str> = c.layers.iter().map(|kind| if kind.is_attention() { "attention" } else { "conv" }).collect();
+    let layers: Vec<&str> = c
+        .layers
+        .iter()
+        .map(|kind| {
+            if kind.is_attention() {
+                "attention"
+            } else {
+                "conv"
+            }
+        })
+        .collect();
     let _ = write!(
         text,
         "## Model\n\n| | |\n|---|---|\n| parameters | {} |\n| vocabulary | {} |\n| width | {} |\n| layers | {} |\n\
@@ -79,22 +105,49 @@ fn card(options: &TrainOptions, prepared: &Prepared, reports: &[SourceReport], m
         );
     }
     let _ = write!(text, "\n## Run\n\n");
-    let steps = metrics.iter().filter_map(|m| if let Metric::Step(report) = m { Some(report) } else { None });
+    let steps = metrics.iter().filter_map(|m| {
+        if let Metric::Step(report) = m {
+            Some(report)
+        } else {
+            None
+        }
+    });
     let (mut count, mut tokens, mut seconds) = (0u64, 0usize, 0.0);
     for step in steps {
         (count, tokens, seconds) = (count + 1, tokens + step.tokens, seconds + step.seconds);
     }
-    let _ = write!(text, "{count} steps, {tokens} tokens, {:.0} minutes.\n\n", seconds / 60.0);
-    let _ = write!(text, "| kept-out part of | loss per token | perplexity |\n|---|---|---|\n");
+    let _ = write!(
+        text,
+        "{count} steps, {tokens} tokens, {:.0} minutes.\n\n",
+        seconds / 60.0
+    );
+    let _ = write!(
+        text,
+        "| kept-out part of | loss per token | perplexity |\n|---|---|---|\n"
+    );
     for report in last_validation(metrics) {
-        let _ = writeln!(text, "| {} | {:.4} | {:.3} |", report.source, report.loss, report.perplexity);
+        let _ = writeln!(
+            text,
+            "| {} | {:.4} | {:.3} |",
+            report.source, report.loss, report.perplexity
+        );
     }
     text.push_str("\nSettings: `run.json` of the run, repeated with `lfm2 train --config run.json --out FOLDER`.\n");
     text
 }
 
 fn last_validation(metrics: &[Metric]) -> Vec<&ValidationReport> {
-    let reports = || metrics.iter().filter_map(|m| if let Metric::Validation(report) = m { Some(report) } else { None });
+    let reports = || {
+        metrics.iter().filter_map(|m| {
+            if let Metric::Validation(report) = m {
+                Some(report)
+            } else {
+                None
+            }
+        })
+    };
     let last = reports().map(|report| report.step).max();
-    reports().filter(|report| Some(report.step) == last).collect()
+    reports()
+        .filter(|report| Some(report.step) == last)
+        .collect()
 }

@@ -16,17 +16,21 @@ mod rng;
 mod run;
 mod schedule;
 mod state;
-mod template;
 mod trainer;
 mod variables;
 mod workers;
 
-pub use bpe::{BOS, CHAT_TEMPLATE, EOS, PAD, SMALLEST_VOCABULARY, SPECIAL_TOKENS, tokenizer_files, train_tokenizer};
+pub use bpe::{
+    BOS, CHAT_TEMPLATE, EOS, PAD, SMALLEST_VOCABULARY, SPECIAL_TOKENS, tokenizer_files,
+    train_tokenizer,
+};
 pub use error::{Error, Result};
 pub use optim::{AdamW, AdamWOptions, Gradients, Moments, clip_factor};
 pub use options::{Base, Card, ExportDtype, NonFinitePolicy, TrainOptions};
 pub use progress::{StepReport, TrainEvent, TrainProgress, ValidationReport};
-pub use recall::{Answerer, RecallOptions, RecallOutcome, RecallReport, RecallRow, read_recall, recall};
+pub use recall::{
+    Answerer, RecallOptions, RecallOutcome, RecallReport, RecallRow, read_recall, recall,
+};
 pub use rng::Rng;
 pub use run::Resume;
 pub use schedule::Schedule;

@@ -33,7 +33,13 @@ pub struct AdamWOptions {
 
 impl Default for AdamWOptions {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, other_weight_decay: 0.0 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            other_weight_decay: 0.0,
+        }
     }
 }
 
@@ -55,9 +61,15 @@ impl AdamWOptions {
     /// # Errors
     /// [`Error::InvalidOption`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
+        for (key, beta) in [
+            ("optimizer.beta1", self.beta1),
+            ("optimizer.beta2", self.beta2),
+        ] {
             if !(0.0..1.0).contains(&beta) {
-                return Err(Error::option(key, format!("expected 0 <= beta < 1, found {beta}")));
+                return Err(Error::option(
+                    key,
+                    format!("expected 0 <= beta < 1, found {beta}"),
+                ));
             }
         }
         let decays = [
@@ -67,7 +79,10 @@ impl AdamWOptions {
         ];
         for (key, value) in decays {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::option(key, format!("expected a number of at least 0, found {value}")));
+                return Err(Error::option(
+                    key,
+                    format!("expected a number of at least 0, found {value}"),
+                ));
             }
         }
         Ok(())
@@ -75,9 +90,10 @@ impl AdamWOptions {
 
     fn decay_of(&self, role: TensorRole) -> f64 {
         match role {
-            TensorRole::Embedding | TensorRole::Norm | TensorRole::ConvKernel | TensorRole::Bias => {
-                self.other_weight_decay
-            }
+            TensorRole::Embedding
+            | TensorRole::Norm
+            | TensorRole::ConvKernel
+            | TensorRole::Bias => self.other_weight_decay,
             _ => self.weight_decay,
         }
     }
@@ -93,16 +109,22 @@ pub struct Gradients {
 impl Gradients {
     /// Adds `other` element by element; both must be of the same model.
     pub fn add(&mut self, other: &Self) {
-        self.tensors.par_iter_mut().zip(&other.tensors).for_each(|(sum, more)| {
-            for (sum, more) in sum.iter_mut().zip(more) {
-                *sum += more;
-            }
-        });
+        self.tensors
+            .par_iter_mut()
+            .zip(&other.tensors)
+            .for_each(|(sum, more)| {
+                for (sum, more) in sum.iter_mut().zip(more) {
+                    *sum += more;
+                }
+            });
     }
 
     /// The Euclidean norm over all tensors together.
     pub fn norm(&self) -> f64 {
-        let squares = self.tensors.par_iter().map(|t| t.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>());
+        let squares = self
+            .tensors
+            .par_iter()
+            .map(|t| t.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>());
         // Collected first: the order of a parallel sum may vary.
         squares.collect::<Vec<_>>().iter().sum::<f64>().sqrt()
     }
@@ -135,9 +157,16 @@ impl AdamW {
     pub fn new(options: AdamWOptions, parameters: &Parameters) -> Self {
         let zeros = parameters.iter().map(|p| {
             let n = p.elements();
-            Moments { first: vec![0.0; n], second: vec![0.0; n] }
+            Moments {
+                first: vec![0.0; n],
+                second: vec![0.0; n],
+            }
         });
-        Self { options, updates: 0, moments: zeros.collect() }
+        Self {
+            options,
+            updates: 0,
+            moments: zeros.collect(),
+        }
     }
 
     /// An optimiser that goes on after `updates` updates with the moments it had then.
@@ -152,16 +181,28 @@ impl AdamW {
     ) -> Result<Self> {
         let sizes = || parameters.iter().map(|p| p.elements());
         if moments.len() != sizes().count() {
-            let detail = format!("expected {} tensors, found {}", sizes().count(), moments.len());
+            let detail = format!(
+                "expected {} tensors, found {}",
+                sizes().count(),
+                moments.len()
+            );
             return Err(Error::option("optimiser state", detail));
         }
         for ((size, m), p) in sizes().zip(&moments).zip(parameters.iter()) {
             if m.first.len() != size || m.second.len() != size {
-                let detail = format!("{}: expected {size} numbers, found {}", p.name(), m.first.len());
+                let detail = format!(
+                    "{}: expected {size} numbers, found {}",
+                    p.name(),
+                    m.first.len()
+                );
                 return Err(Error::option("optimiser state", detail));
             }
         }
-        Ok(Self { options, updates, moments })
+        Ok(Self {
+            options,
+            updates,
+            moments,
+        })
     }
 
     /// The number of updates made.
@@ -187,7 +228,11 @@ impl AdamW {
         scale: f64,
     ) -> candle_core::Result<()> {
         if gradients.tensors.len() != self.moments.len() {
-            bail!("{} gradients for {} parameters", gradients.tensors.len(), self.moments.len());
+            bail!(
+                "{} gradients for {} parameters",
+                gradients.tensors.len(),
+                self.moments.len()
+            );
         }
         self.updates += 1;
         let t = self.updates.min(i32::MAX as u64) as i32;
@@ -204,12 +249,21 @@ impl AdamW {
             root: (1.0 - o.beta2.powi(t)).sqrt().recip() as f32,
             keep: 1.0,
         };
-        let work: Vec<_> = parameters.iter().zip(&mut self.moments).zip(&gradients.tensors).collect();
-        work.into_par_iter().try_for_each(|((parameter, moments), gradient)| {
-            let keep = (1.0 - rate * o.decay_of(parameter.role())) as f32;
-            let factors = Factors { keep, ..shared };
-            parameter.tensor().inplace_op1(&Update { factors, gradient, moments: Mutex::new(moments) })
-        })
+        let work: Vec<_> = parameters
+            .iter()
+            .zip(&mut self.moments)
+            .zip(&gradients.tensors)
+            .collect();
+        work.into_par_iter()
+            .try_for_each(|((parameter, moments), gradient)| {
+                let keep = (1.0 - rate * o.decay_of(parameter.role())) as f32;
+                let factors = Factors { keep, ..shared };
+                parameter.tensor().inplace_op1(&Update {
+                    factors,
+                    gradient,
+                    moments: Mutex::new(moments),
+                })
+            })
     }
 }
 
@@ -244,13 +298,23 @@ impl InplaceOp1 for Update<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let CpuStorage::F32(data) = storage else { bail!("parameters are trained in f32") };
-        let Some((start, end)) = layout.contiguous_offsets() else { bail!("parameters must be contiguous") };
+        let CpuStorage::F32(data) = storage else {
+            bail!("parameters are trained in f32")
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("parameters must be contiguous")
+        };
         let weights = &mut data[start..end];
         if self.gradient.len() != weights.len() {
-            bail!("a gradient of {} numbers for {} weights", self.gradient.len(), weights.len());
+            bail!(
+                "a gradient of {} numbers for {} weights",
+                self.gradient.len(),
+                weights.len()
+            );
         }
-        let Ok(mut moments) = self.moments.lock() else { bail!("the moments are gone after a panic") };
+        let Ok(mut moments) = self.moments.lock() else {
+            bail!("the moments are gone after a panic")
+        };
         let Moments { first, second } = &mut **moments;
         let f = self.factors;
         let moments = first.iter_mut().zip(second);
@@ -270,7 +334,11 @@ mod tests {
     use lfm2_text::TensorSpec;
 
     fn spec(name: &str, len: usize, role: TensorRole) -> TensorSpec {
-        TensorSpec { name: name.into(), shape: vec![len], role }
+        TensorSpec {
+            name: name.into(),
+            shape: vec![len],
+            role,
+        }
     }
 
     fn one(values: &[f32]) -> Parameters {
@@ -282,8 +350,12 @@ mod tests {
     fn the_first_update_moves_by_the_rate_whatever_the_gradient() {
         let parameters = one(&[1.0, -1.0, 0.5]);
         let options = AdamWOptions::default().with_weight_decay(0.0);
-        let gradients = Gradients { tensors: vec![vec![1e-3, -5.0, 100.0]] };
-        AdamW::new(options, &parameters).update(&parameters, &gradients, 0.01, 1.0).unwrap();
+        let gradients = Gradients {
+            tensors: vec![vec![1e-3, -5.0, 100.0]],
+        };
+        AdamW::new(options, &parameters)
+            .update(&parameters, &gradients, 0.01, 1.0)
+            .unwrap();
         let moved = parameters.values().unwrap();
         for (w, expected) in moved[0].iter().zip([0.99, -0.99, 0.49]) {
             assert!((w - expected).abs() < 1e-6, "{w} and {expected}");
@@ -292,18 +364,33 @@ mod tests {
 
     #[test]
     fn decay_shrinks_linear_weights_and_leaves_norms_alone() {
-        let specs = [spec("w1", 1, TensorRole::Projection), spec("norm", 1, TensorRole::Norm)];
+        let specs = [
+            spec("w1", 1, TensorRole::Projection),
+            spec("norm", 1, TensorRole::Norm),
+        ];
         let parameters = Parameters::from_values(specs.map(|s| (s, vec![2.0])).to_vec()).unwrap();
-        let zero = Gradients { tensors: vec![vec![0.0], vec![0.0]] };
+        let zero = Gradients {
+            tensors: vec![vec![0.0], vec![0.0]],
+        };
         let options = AdamWOptions::default().with_weight_decay(0.5);
-        AdamW::new(options, &parameters).update(&parameters, &zero, 0.1, 1.0).unwrap();
-        let by_name: Vec<_> = parameters.iter().map(|p| (p.role(), p.values().unwrap()[0])).collect();
-        assert_eq!(by_name, [(TensorRole::Norm, 2.0), (TensorRole::Projection, 1.9)]);
+        AdamW::new(options, &parameters)
+            .update(&parameters, &zero, 0.1, 1.0)
+            .unwrap();
+        let by_name: Vec<_> = parameters
+            .iter()
+            .map(|p| (p.role(), p.values().unwrap()[0]))
+            .collect();
+        assert_eq!(
+            by_name,
+            [(TensorRole::Norm, 2.0), (TensorRole::Projection, 1.9)]
+        );
     }
 
     #[test]
     fn state_taken_out_and_put_back_continues_bit_for_bit() {
-        let gradients = |k: u32| Gradients { tensors: vec![vec![0.1 * k as f32, -1.0 / k as f32]] };
+        let gradients = |k: u32| Gradients {
+            tensors: vec![vec![0.1 * k as f32, -1.0 / k as f32]],
+        };
         let options = AdamWOptions::default();
         let whole = one(&[0.3, -0.7]);
         let mut adam = AdamW::new(options, &whole);
@@ -320,9 +407,16 @@ mod tests {
 
     #[test]
     fn moments_of_another_model_are_refused() {
-        let short = vec![Moments { first: vec![0.0], second: vec![0.0] }];
-        let error = AdamW::from_state(AdamWOptions::default(), 1, short, &one(&[1.0, 2.0])).unwrap_err();
-        assert!(error.to_string().contains("expected 2 numbers, found 1"), "{error}");
+        let short = vec![Moments {
+            first: vec![0.0],
+            second: vec![0.0],
+        }];
+        let error =
+            AdamW::from_state(AdamWOptions::default(), 1, short, &one(&[1.0, 2.0])).unwrap_err();
+        assert!(
+            error.to_string().contains("expected 2 numbers, found 1"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -336,7 +430,17 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
         let bad = AdamWOptions::default().with_betas(0.9, 1.0);
-        assert!(bad.validate().unwrap_err().to_string().contains("optimizer.beta2"));
-        assert!(AdamWOptions::default().with_weight_decay(f64::NAN).validate().is_err());
+        assert!(
+            bad.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("optimizer.beta2")
+        );
+        assert!(
+            AdamWOptions::default()
+                .with_weight_decay(f64::NAN)
+                .validate()
+                .is_err()
+        );
     }
 }

@@ -135,7 +135,8 @@ impl TrainOptions {
     /// [`validate`](Self::validate).
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let options: Self = serde_json::from_str(&text).map_err(|e| Error::run_folder(path, e.to_string()))?;
+        let options: Self =
+            serde_json::from_str(&text).map_err(|e| Error::run_folder(path, e.to_string()))?;
         options.validate()?;
         Ok(options)
     }
@@ -159,7 +160,10 @@ impl TrainOptions {
         if let Some(clip) = self.clip
             && !(clip.is_finite() && clip > 0.0)
         {
-            return Err(Error::option("clip", format!("expected a number above 0, found {clip}")));
+            return Err(Error::option(
+                "clip",
+                format!("expected a number above 0, found {clip}"),
+            ));
         }
         self.schedule.validate()?;
         self.optimizer.validate()

@@ -11,8 +11,12 @@ use crate::{Error, Result};
 const SIZE: (u32, u32) = (960, 540);
 const TRAINING: RGBColor = RGBColor(70, 110, 180);
 /// One colour per validated source, used in turn.
-const VALIDATION: [RGBColor; 4] =
-    [RGBColor(200, 80, 60), RGBColor(60, 140, 80), RGBColor(150, 90, 170), RGBColor(190, 140, 30)];
+const VALIDATION: [RGBColor; 4] = [
+    RGBColor(200, 80, 60),
+    RGBColor(60, 140, 80),
+    RGBColor(150, 90, 170),
+    RGBColor(190, 140, 30),
+];
 
 type Point = (f64, f64);
 
@@ -26,7 +30,11 @@ pub(crate) fn write(path: &Path, title: &str, metrics: &[Metric]) -> Result<()> 
 fn draw(svg: &mut String, title: &str, metrics: &[Metric]) -> std::result::Result<(), String> {
     let training = smoothed(metrics);
     let validation = by_source(metrics);
-    let points = || training.iter().chain(validation.iter().flat_map(|(_, points)| points));
+    let points = || {
+        training
+            .iter()
+            .chain(validation.iter().flat_map(|(_, points)| points))
+    };
     let steps = points().map(|p| p.0).fold(1.0, f64::max);
     let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
@@ -54,12 +62,25 @@ fn draw(svg: &mut String, title: &str, metrics: &[Metric]) -> std::result::Resul
         .map_err(text)?;
     let mut series = vec![("training", TRAINING, training)];
     let colours = VALIDATION.into_iter().cycle();
-    series.extend(validation.into_iter().zip(colours).map(|((name, points), colour)| (name, colour, points)));
+    series.extend(
+        validation
+            .into_iter()
+            .zip(colours)
+            .map(|((name, points), colour)| (name, colour, points)),
+    );
     for (name, colour, points) in series {
-        let line = chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).map_err(text)?;
-        line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let line = chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
+            .map_err(text)?;
+        line.label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE).draw().map_err(text)?;
+    chart
+        .configure_series_labels()
+        .border_style(BLACK.mix(0.3))
+        .background_style(WHITE)
+        .draw()
+        .map_err(text)?;
     area.present().map_err(text)
 }
 
@@ -83,7 +104,9 @@ fn smoothed(metrics: &[Metric]) -> Vec<Point> {
 fn by_source(metrics: &[Metric]) -> Vec<(&str, Vec<Point>)> {
     let mut sources: Vec<(&str, Vec<Point>)> = Vec::new();
     for metric in metrics {
-        let Metric::Validation(report) = metric else { continue };
+        let Metric::Validation(report) = metric else {
+            continue;
+        };
         if !report.loss.is_finite() {
             continue;
         }
@@ -103,7 +126,16 @@ mod tests {
 
     fn step(step: u64, loss: f64) -> Metric {
         let (rate, grad_norm, seconds) = (1e-3, 1.0, 0.1);
-        Metric::Step(StepReport { step, loss, rate, grad_norm, tokens: 1, scored: 1, seconds, skipped: false })
+        Metric::Step(StepReport {
+            step,
+            loss,
+            rate,
+            grad_norm,
+            tokens: 1,
+            scored: 1,
+            seconds,
+            skipped: false,
+        })
     }
 
     #[test]

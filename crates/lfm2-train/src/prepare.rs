@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lfm2_generate::ChatTemplate;
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions, Tokenizer};
 use lfm2_text::TextConfig;
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use sha2::{Digest, Sha256};
 use crate::bpe::{self, CHAT_TEMPLATE};
 use crate::data::{DataFile, Encoder, Format, JsonLine, Source};
 use crate::options::{Base, TrainOptions};
-use crate::template::ChatTemplate;
 use crate::variables::{Init, Parameters};
 use crate::{Error, Result};
 
@@ -30,7 +30,12 @@ pub(crate) struct Prepared {
 /// Reads data, makes or opens the tokenizer and the weights.
 pub(crate) fn prepare(options: &TrainOptions, folder: &Path) -> Result<Prepared> {
     let base = match &options.base {
-        Base::Fresh { config, vocab_size, init, chat_template } => {
+        Base::Fresh {
+            config,
+            vocab_size,
+            init,
+            chat_template,
+        } => {
             let template = match chat_template {
                 Some(file) => {
                     let path = folder.join(file);
@@ -38,7 +43,10 @@ pub(crate) fn prepare(options: &TrainOptions, folder: &Path) -> Result<Prepared>
                 }
                 None => CHAT_TEMPLATE.to_string(),
             };
-            let tokenizer = bpe::train_tokenizer(texts(options, folder)?.iter().map(String::as_str), *vocab_size)?;
+            let tokenizer = bpe::train_tokenizer(
+                texts(options, folder)?.iter().map(String::as_str),
+                *vocab_size,
+            )?;
             fresh(config, tokenizer, &template, *init, options.seed)?
         }
         Base::Checkpoint(path) => from_checkpoint(&folder.join(path))?,
@@ -49,20 +57,35 @@ pub(crate) fn prepare(options: &TrainOptions, folder: &Path) -> Result<Prepared>
         eos: *base.config.eos_token_ids.first().unwrap_or(&bpe::EOS),
         max_tokens: options.micro_batch_tokens,
     };
-    let sources = options.data.iter().map(|source| Source::read(source, folder, &encoder, options.seed));
+    let sources = options
+        .data
+        .iter()
+        .map(|source| Source::read(source, folder, &encoder, options.seed));
     let sources = sources.collect::<Result<Vec<_>>>()?;
     Ok(Prepared { sources, ..base })
 }
 
 /// SHA-256 of a text, in hexadecimal.
 pub(crate) fn sha256(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
-fn fresh(config: &Value, tokenizer: Tokenizer, template: &str, init: Init, seed: u64) -> Result<Prepared> {
+fn fresh(
+    config: &Value,
+    tokenizer: Tokenizer,
+    template: &str,
+    init: Init,
+    seed: u64,
+) -> Result<Prepared> {
     let mut config_json = config.clone();
     let Some(keys) = config_json.as_object_mut() else {
-        return Err(Error::option("base.fresh.config", "expected an object, found something else"));
+        return Err(Error::option(
+            "base.fresh.config",
+            "expected an object, found something else",
+        ));
     };
     let facts = [
         ("vocab_size", json!(tokenizer.vocab_size())),
@@ -75,26 +98,49 @@ fn fresh(config: &Value, tokenizer: Tokenizer, template: &str, init: Init, seed:
     }
     let config = TextConfig::from_json(&config_json)?;
     if config.vocab_size < tokenizer.vocab_size() {
-        let detail = format!("expected at least the tokenizer's {}, found {}", tokenizer.vocab_size(), config.vocab_size);
+        let detail = format!(
+            "expected at least the tokenizer's {}, found {}",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        );
         return Err(Error::option("base.fresh.config.vocab_size", detail));
     }
     let parameters = Parameters::init(config.tensors(), config.layers.len(), init, seed)?;
     let text_files = bpe::tokenizer_files(&tokenizer, template)?;
     let template = ChatTemplate::new(template)?;
-    Ok(Prepared { config, config_json, parameters, tokenizer, template, text_files, sources: Vec::new() })
+    Ok(Prepared {
+        config,
+        config_json,
+        parameters,
+        tokenizer,
+        template,
+        text_files,
+        sources: Vec::new(),
+    })
 }
 
 fn from_checkpoint(path: &Path) -> Result<Prepared> {
-    let checkpoint = Checkpoint::open(&ModelSource::Dir(path.to_path_buf()), &OpenOptions::default())?;
+    let checkpoint = Checkpoint::open(
+        &ModelSource::Dir(path.to_path_buf()),
+        &OpenOptions::default(),
+    )?;
     let config_json = checkpoint.config().clone();
     let config = TextConfig::from_json(&config_json)?;
     let parameters = Parameters::from_source(config.tensors(), &*checkpoint.tensors())?;
     let Some(template) = checkpoint.chat_template()? else {
-        return Err(Error::run_folder(path, "the checkpoint has no chat template"));
+        return Err(Error::run_folder(
+            path,
+            "the checkpoint has no chat template",
+        ));
     };
     let tokenizer = checkpoint.tokenizer()?;
     let mut text_files = Vec::new();
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"] {
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+    ] {
         match std::fs::read_to_string(path.join(name)) {
             Ok(text) => text_files.push((name.to_string(), text)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -103,7 +149,15 @@ fn from_checkpoint(path: &Path) -> Result<Prepared> {
     }
     text_files.push(("chat_template.jinja".to_string(), template.clone()));
     let template = ChatTemplate::new(&template)?;
-    Ok(Prepared { config, config_json, parameters, tokenizer, template, text_files, sources: Vec::new() })
+    Ok(Prepared {
+        config,
+        config_json,
+        parameters,
+        tokenizer,
+        template,
+        text_files,
+        sources: Vec::new(),
+    })
 }
 
 /// All text of the data, to train a tokenizer on: documents, and every string of JSON rows.
@@ -127,7 +181,9 @@ fn collect_strings(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::String(text) => into.push(text.clone()),
         Value::Array(items) => items.iter().for_each(|item| collect_strings(item, into)),
-        Value::Object(entries) => entries.values().for_each(|entry| collect_strings(entry, into)),
+        Value::Object(entries) => entries
+            .values()
+            .for_each(|entry| collect_strings(entry, into)),
         _ => {}
     }
 }

@@ -10,7 +10,7 @@ use crate::data::SourceReport;
 pub struct StepReport {
     /// The step, from 1.
     pub step: u64,
-    /// Mean loss per scored token.
+    /// Weighted mean loss per scored token.
     pub loss: f64,
     /// Learning rate.
     pub rate: f64,
@@ -34,7 +34,7 @@ pub struct ValidationReport {
     pub step: u64,
     /// The data file's name.
     pub source: String,
-    /// Mean loss per scored token.
+    /// Weighted mean loss per scored token.
     pub loss: f64,
     /// `exp` of the loss.
     pub perplexity: f64,

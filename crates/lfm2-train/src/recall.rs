@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use candle_core::{D, Tensor};
-use lfm2_generate::Cancel;
-use lfm2_hub::{Bos, SpecialTokens, Specials, Tokenizer};
+use lfm2_generate::{Cancel, ChatPrompt, ChatTemplate, Message, RenderOptions};
+use lfm2_hub::{Specials, Tokenizer};
 use lfm2_nn::{CacheSpec, Decoder, Input, Segment, Step, Want};
 use serde::{Deserialize, Serialize};
 
 use crate::data::DataFile;
-use crate::template::{ChatTemplate, Message};
 use crate::{Error, Result};
 
 /// One question: the prompt and a text that a right answer contains.
@@ -26,9 +25,16 @@ pub struct RecallRow {
 /// # Errors
 /// [`Error::Data`] with the line of a broken row, [`Error::EmptyData`] when there is none.
 pub fn read_recall(path: &Path) -> Result<Vec<RecallRow>> {
-    let rows: Vec<_> = DataFile::read(path)?.json_lines()?.into_iter().map(|line| line.row).collect();
+    let rows: Vec<_> = DataFile::read(path)?
+        .json_lines()?
+        .into_iter()
+        .map(|line| line.row)
+        .collect();
     if rows.is_empty() {
-        return Err(Error::EmptyData { path: path.to_path_buf(), detail: "there is no row in this file".into() });
+        return Err(Error::EmptyData {
+            path: path.to_path_buf(),
+            detail: "there is no row in this file".into(),
+        });
     }
     Ok(rows)
 }
@@ -45,7 +51,10 @@ pub struct RecallOptions {
 
 impl Default for RecallOptions {
     fn default() -> Self {
-        Self { max_new_tokens: 32, batch: 16 }
+        Self {
+            max_new_tokens: 32,
+            batch: 16,
+        }
     }
 }
 
@@ -85,7 +94,9 @@ pub struct Answerer<'a> {
 
 impl std::fmt::Debug for Answerer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answerer").field("stop_ids", &self.stop_ids).finish_non_exhaustive()
+        f.debug_struct("Answerer")
+            .field("stop_ids", &self.stop_ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,27 +113,43 @@ pub fn recall(
     mut outcome: impl FnMut(&RecallOutcome<'_>),
 ) -> Result<RecallReport> {
     if rows.is_empty() || options.batch == 0 {
-        return Err(Error::option("recall", "expected at least one row and a batch of at least 1, found 0"));
+        return Err(Error::option(
+            "recall",
+            "expected at least one row and a batch of at least 1, found 0",
+        ));
     }
     let (mut right, mut done) = (0, 0);
     for rows in rows.chunks(options.batch) {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled { step: done });
         }
-        for (row, output) in rows.iter().zip(answerer.answers(rows, options.max_new_tokens)?) {
+        for (row, output) in rows
+            .iter()
+            .zip(answerer.answers(rows, options.max_new_tokens)?)
+        {
             let hit = output.contains(&row.answer);
             right += usize::from(hit);
-            outcome(&RecallOutcome { row, output: &output, right: hit });
+            outcome(&RecallOutcome {
+                row,
+                output: &output,
+                right: hit,
+            });
         }
         done += rows.len() as u64;
     }
-    Ok(RecallReport { accuracy: right as f64 / rows.len() as f64, rows: rows.len() })
+    Ok(RecallReport {
+        accuracy: right as f64 / rows.len() as f64,
+        rows: rows.len(),
+    })
 }
 
 impl Answerer<'_> {
     /// The greedy answers to `rows`, decoded together.
     fn answers(&self, rows: &[RecallRow], max_new_tokens: usize) -> Result<Vec<String>> {
-        let prompts = rows.iter().map(|row| self.prompt(row)).collect::<Result<Vec<_>>>()?;
+        let prompts = rows
+            .iter()
+            .map(|row| self.prompt(row))
+            .collect::<Result<Vec<_>>>()?;
         let lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let longest = lens.iter().max().copied().unwrap_or_default();
         let spec = CacheSpec::rows(rows.len()).with_capacity(longest + max_new_tokens);
@@ -132,24 +159,39 @@ impl Answerer<'_> {
         let mut ids = prompts.concat();
         for _ in 0..max_new_tokens {
             let input = Tensor::new(ids.as_slice(), self.model.device())?;
-            let logits = self.model.forward(Input::Ids(&input), &step, &mut cache, Want::LastLogits)?;
+            let logits =
+                self.model
+                    .forward(Input::Ids(&input), &step, &mut cache, Want::LastLogits)?;
             let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-            let open = step.segments().iter().zip(best).filter(|(_, id)| !self.stop_ids.contains(id));
+            let open = step
+                .segments()
+                .iter()
+                .zip(best)
+                .filter(|(_, id)| !self.stop_ids.contains(id));
             let open: Vec<(usize, u32)> = open.map(|(segment, id)| (segment.row, id)).collect();
             if open.is_empty() {
                 break;
             }
-            step = Step::segments_of(open.iter().map(|&(row, _)| Segment { row, len: 1 }).collect());
+            step = Step::segments_of(
+                open.iter()
+                    .map(|&(row, _)| Segment { row, len: 1 })
+                    .collect(),
+            );
             ids = open.iter().map(|&(_, id)| id).collect();
             for (row, id) in open {
                 answers[row].push(id);
             }
         }
-        answers.iter().map(|ids| Ok(self.tokenizer.decode(ids, Specials::Skip)?)).collect()
+        answers
+            .iter()
+            .map(|ids| Ok(self.tokenizer.decode(ids, Specials::Skip)?))
+            .collect()
     }
 
     fn prompt(&self, row: &RecallRow) -> Result<Vec<u32>> {
-        let text = self.template.render(&[Message::user(row.prompt.as_str())], true)?.text;
-        Ok(self.tokenizer.encode(&text, SpecialTokens::Parse, Bos::Omit)?)
+        let messages = [Message::user(row.prompt.as_str())];
+        let options = RenderOptions::default();
+        let prompt = ChatPrompt::new(self.tokenizer, self.template, &messages, &[], &options)?;
+        Ok(prompt.ids().to_vec())
     }
 }

@@ -42,23 +42,43 @@ impl Metric {
 }
 
 /// What makes a run the run it is. Number of threads and folder names are not part of it.
-pub(crate) fn identity(options: &TrainOptions, hashes: &[(String, String)], tokenizer: &str) -> Result<Value> {
-    let options = serde_json::to_value(options).map_err(|e| Error::option("options", e.to_string()))?;
-    let hashes: serde_json::Map<_, _> = hashes.iter().map(|(file, sha)| (file.clone(), json!(sha))).collect();
+pub(crate) fn identity(
+    options: &TrainOptions,
+    hashes: &[(String, String)],
+    tokenizer: &str,
+) -> Result<Value> {
+    let options =
+        serde_json::to_value(options).map_err(|e| Error::option("options", e.to_string()))?;
+    let hashes: serde_json::Map<_, _> = hashes
+        .iter()
+        .map(|(file, sha)| (file.clone(), json!(sha)))
+        .collect();
     Ok(json!({"options": options, "data_sha256": hashes, "tokenizer_sha256": tokenizer}))
 }
 
 /// Checks `run.json` against this run's identity, or writes it.
-pub(crate) fn check_identity(run: &Path, identity: &Value, resume: Resume, started: bool) -> Result<()> {
+pub(crate) fn check_identity(
+    run: &Path,
+    identity: &Value,
+    resume: Resume,
+    started: bool,
+) -> Result<()> {
     let path = run.join("run.json");
     let text_now = format!("{identity:#}\n");
     if started && resume == Resume::Continue {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let before: Value = serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let before: Value =
+            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
         // Both sides as read from text: reading may round the last digit of a number.
-        let now: Value = serde_json::from_str(&text_now).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let now: Value =
+            serde_json::from_str(&text_now).map_err(|e| Error::run_folder(&path, e.to_string()))?;
         if let Some((key, expected, found)) = first_difference("", &before, &now) {
-            return Err(Error::RunMismatch { path, key, expected, found });
+            return Err(Error::RunMismatch {
+                path,
+                key,
+                expected,
+                found,
+            });
         }
         return Ok(());
     }
@@ -67,18 +87,30 @@ pub(crate) fn check_identity(run: &Path, identity: &Value, resume: Resume, start
 
 /// The first key whose values differ, with both.
 fn first_difference(key: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
-    let inside = |name: &str| if key.is_empty() { name.to_string() } else { format!("{key}.{name}") };
+    let inside = |name: &str| {
+        if key.is_empty() {
+            name.to_string()
+        } else {
+            format!("{key}.{name}")
+        }
+    };
     match (before, now) {
         (Value::Object(a), Value::Object(b)) => {
             let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
             names.sort_unstable();
             names.dedup();
-            let value = |map: &serde_json::Map<String, Value>, name| map.get(name).cloned().unwrap_or_default();
-            names.into_iter().find_map(|name| first_difference(&inside(name), &value(a, name), &value(b, name)))
+            let value = |map: &serde_json::Map<String, Value>, name| {
+                map.get(name).cloned().unwrap_or_default()
+            };
+            names
+                .into_iter()
+                .find_map(|name| first_difference(&inside(name), &value(a, name), &value(b, name)))
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             let pairs = a.iter().zip(b).enumerate();
-            pairs.into_iter().find_map(|(i, (a, b))| first_difference(&inside(&i.to_string()), a, b))
+            pairs
+                .into_iter()
+                .find_map(|(i, (a, b))| first_difference(&inside(&i.to_string()), a, b))
         }
         (a, b) => (a != b).then(|| (key.to_string(), a.to_string(), b.to_string())),
     }
@@ -103,20 +135,31 @@ impl MetricsLog {
             Err(e) => return Err(Error::io(&path, e)),
         };
         // A kill may have cut the last line short; it belongs to a step after the state.
-        let parsed = text.lines().map_while(|line| serde_json::from_str::<Metric>(line).ok());
+        let parsed = text
+            .lines()
+            .map_while(|line| serde_json::from_str::<Metric>(line).ok());
         let metrics: Vec<Metric> = parsed.filter(|m| m.step() <= step).collect();
         let mut kept = String::new();
         for metric in &metrics {
             kept.push_str(&line(&path, metric)?);
         }
         write_text(&path, &kept)?;
-        let file = File::options().append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, file, metrics })
+        let file = File::options()
+            .append(true)
+            .open(&path)
+            .map_err(|e| Error::io(&path, e))?;
+        Ok(Self {
+            path,
+            file,
+            metrics,
+        })
     }
 
     pub(crate) fn push(&mut self, metric: Metric) -> Result<()> {
         let line = line(&self.path, &metric)?;
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(|e| Error::io(&self.path, e))?;
         self.metrics.push(metric);
         Ok(())
     }
@@ -137,9 +180,15 @@ mod tests {
 
     #[test]
     fn a_difference_is_named_by_its_whole_key() {
-        let (a, b) = (json!({"o": {"x": [1, {"y": 2}], "z": 3}}), json!({"o": {"x": [1, {"y": 5}], "z": 3}}));
+        let (a, b) = (
+            json!({"o": {"x": [1, {"y": 2}], "z": 3}}),
+            json!({"o": {"x": [1, {"y": 5}], "z": 3}}),
+        );
         let found = first_difference("", &a, &b).unwrap();
-        assert_eq!(found, ("o.x.1.y".to_string(), "2".to_string(), "5".to_string()));
+        assert_eq!(
+            found,
+            ("o.x.1.y".to_string(), "2".to_string(), "5".to_string())
+        );
         assert_eq!(first_difference("", &a, &a), None);
         assert_eq!(first_difference("", &a, &json!({})).unwrap().0, "o");
     }
@@ -149,7 +198,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let report = |step| {
             let (source, loss) = ("s".to_string(), 1.0);
-            Metric::Validation(ValidationReport { step, source, loss, perplexity: loss.exp() })
+            Metric::Validation(ValidationReport {
+                step,
+                source,
+                loss,
+                perplexity: loss.exp(),
+            })
         };
         let mut log = MetricsLog::open(folder.path(), 0).unwrap();
         (1..=4).for_each(|step| log.push(report(step)).unwrap());

@@ -38,27 +38,53 @@ fn header_path(run: &Path) -> PathBuf {
 pub(crate) fn find(run: &Path) -> Result<Option<StateHeader>> {
     let path = header_path(run);
     match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::run_folder(&path, e.to_string())),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| Error::run_folder(&path, e.to_string())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(path, e)),
     }
 }
 
 /// Writes the state after `step` and removes the one before.
-pub(crate) fn save(run: &Path, step: u64, parameters: &Parameters, optimizer: &AdamW) -> Result<()> {
+pub(crate) fn save(
+    run: &Path,
+    step: u64,
+    parameters: &Parameters,
+    optimizer: &AdamW,
+) -> Result<()> {
     let previous = find(run)?;
-    let header = StateHeader { step, updates: optimizer.updates(), tensors: format!("state-{step:08}.safetensors") };
+    let header = StateHeader {
+        step,
+        updates: optimizer.updates(),
+        tensors: format!("state-{step:08}.safetensors"),
+    };
     let mut tensors = BTreeMap::new();
     for (parameter, moments) in parameters.iter().zip(optimizer.moments()) {
         let shape = parameter.tensor().dims();
         let moment = |values: &[f32]| Tensor::from_slice(values, shape, &Device::Cpu);
-        let parts = [parameter.tensor().clone(), moment(&moments.first)?, moment(&moments.second)?];
-        tensors.extend(PARTS.into_iter().zip(parts).map(|(part, t)| (format!("{part}/{}", parameter.name()), t)));
+        let parts = [
+            parameter.tensor().clone(),
+            moment(&moments.first)?,
+            moment(&moments.second)?,
+        ];
+        tensors.extend(
+            PARTS
+                .into_iter()
+                .zip(parts)
+                .map(|(part, t)| (format!("{part}/{}", parameter.name()), t)),
+        );
     }
     let metadata = BTreeMap::from([("step".to_string(), step.to_string())]);
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_safetensors(&run.join(&header.tensors), named, &metadata, Overwrite::Replace)?;
-    let text = serde_json::to_string_pretty(&header).map_err(|e| Error::run_folder(run, e.to_string()))?;
+    write_safetensors(
+        &run.join(&header.tensors),
+        named,
+        &metadata,
+        Overwrite::Replace,
+    )?;
+    let text =
+        serde_json::to_string_pretty(&header).map_err(|e| Error::run_folder(run, e.to_string()))?;
     write_text(&header_path(run), &text)?;
     if let Some(old) = previous.filter(|old| old.tensors != header.tensors) {
         // Left over after a crash at worst; the header decides which file counts.
@@ -70,28 +96,49 @@ pub(crate) fn save(run: &Path, step: u64, parameters: &Parameters, optimizer: &A
 }
 
 /// Puts the state of `header` into `parameters` and returns its optimiser.
-pub(crate) fn load(run: &Path, header: &StateHeader, parameters: &Parameters, options: AdamWOptions) -> Result<AdamW> {
+pub(crate) fn load(
+    run: &Path,
+    header: &StateHeader,
+    parameters: &Parameters,
+    options: AdamWOptions,
+) -> Result<AdamW> {
     // The name comes from a file: it must not lead anywhere else.
     if Path::new(&header.tensors).file_name() != Some(header.tensors.as_ref()) {
-        return Err(Error::run_folder(header_path(run), format!("{:?} is not a file name", header.tensors)));
+        return Err(Error::run_folder(
+            header_path(run),
+            format!("{:?} is not a file name", header.tensors),
+        ));
     }
     let path = run.join(&header.tensors);
-    let source: Arc<dyn TensorSource> = Arc::new(SafetensorsSource::open(&path, Mapping::Read, &Limits::default())?);
+    let source: Arc<dyn TensorSource> = Arc::new(SafetensorsSource::open(
+        &path,
+        Mapping::Read,
+        &Limits::default(),
+    )?);
     let mut moments = Vec::new();
     for parameter in parameters.iter() {
         let part = |part: &str| -> Result<Tensor> {
             let name = format!("{part}/{}", parameter.name());
             let tensor = source.dense(&name, candle_core::DType::F32, &Device::Cpu)?;
             if tensor.dims() != parameter.tensor().dims() {
-                let (expected, found) = (parameter.tensor().dims().to_vec(), tensor.dims().to_vec());
-                return Err(lfm2_hub::Error::TensorShape { name, expected, found }.into());
+                let (expected, found) =
+                    (parameter.tensor().dims().to_vec(), tensor.dims().to_vec());
+                return Err(lfm2_hub::Error::TensorShape {
+                    name,
+                    expected,
+                    found,
+                }
+                .into());
             }
             Ok(tensor)
         };
         let [weight, first, second] = PARTS;
         parameter.set(&part(weight)?)?;
         let values = |name| -> Result<Vec<f32>> { Ok(part(name)?.flatten_all()?.to_vec1()?) };
-        moments.push(Moments { first: values(first)?, second: values(second)? });
+        moments.push(Moments {
+            first: values(first)?,
+            second: values(second)?,
+        });
     }
     AdamW::from_state(options, header.updates, moments, parameters)
 }

@@ -48,20 +48,38 @@ impl Trainer {
     /// Of options, data and base checkpoint; [`Error::RunMismatch`] when the folder's run had other
     /// settings or data and `resume` does not force it; [`Error::RunFolder`] when it has a state
     /// and `resume` forbids that.
-    pub fn open(options: TrainOptions, base: &Path, run: &Path, resume: Resume, threads: usize) -> Result<Self> {
+    pub fn open(
+        options: TrainOptions,
+        base: &Path,
+        run: &Path,
+        resume: Resume,
+        threads: usize,
+    ) -> Result<Self> {
         options.validate()?;
         std::fs::create_dir_all(run).map_err(|e| Error::io(run, e))?;
         let saved = state::find(run)?;
         if saved.is_some() && resume == Resume::Never {
-            return Err(Error::run_folder(run, "the folder holds a run already; resume it or choose another"));
+            return Err(Error::run_folder(
+                run,
+                "the folder holds a run already; resume it or choose another",
+            ));
         }
         let mut prepared = prepare(&options, base)?;
-        let reports: Vec<SourceReport> = prepared.sources.iter().map(|s| s.report.clone()).collect();
-        let names = options.data.iter().map(|source| source.path.display().to_string());
-        let hashes: Vec<_> = names.zip(reports.iter().map(|r| r.sha256.clone())).collect();
+        let reports: Vec<SourceReport> =
+            prepared.sources.iter().map(|s| s.report.clone()).collect();
+        let names = options
+            .data
+            .iter()
+            .map(|source| source.path.display().to_string());
+        let hashes: Vec<_> = names
+            .zip(reports.iter().map(|r| r.sha256.clone()))
+            .collect();
         let identity = identity(&options, &hashes, &sha256(&prepared.tokenizer.to_json()?))?;
         check_identity(run, &identity, resume, saved.is_some())?;
-        write_text(&run.join("config.json"), &format!("{:#}\n", prepared.config_json))?;
+        write_text(
+            &run.join("config.json"),
+            &format!("{:#}\n", prepared.config_json),
+        )?;
 
         let optimizer = match &saved {
             Some(header) => state::load(run, header, &prepared.parameters, options.optimizer)?,
@@ -70,7 +88,10 @@ impl Trainer {
         let step = saved.map_or(0, |header| header.step);
         let validation = validation_batches(&options, &mut prepared);
         let shares = options.data.iter().map(|source| source.share);
-        let sources = std::mem::take(&mut prepared.sources).into_iter().zip(shares).collect();
+        let sources = std::mem::take(&mut prepared.sources)
+            .into_iter()
+            .zip(shares)
+            .collect();
         let sizes = (options.micro_batch_tokens, options.micro_batches);
         let mut batches = Batches::new(sources, sizes.0, sizes.1, options.steps, options.seed)?;
         (1..=step).for_each(|done| drop(batches.next_step(done)));
@@ -148,7 +169,13 @@ impl Trainer {
     /// # Errors
     /// When a file cannot be written.
     pub fn export(&self, folder: &Path) -> Result<()> {
-        export::export(folder, &self.options, &self.prepared, &self.reports, self.log.metrics())
+        export::export(
+            folder,
+            &self.options,
+            &self.prepared,
+            &self.reports,
+            self.log.metrics(),
+        )
     }
 
     /// One optimiser step. On an error nothing has changed but the place in the data.
@@ -156,17 +183,21 @@ impl Trainer {
         let begun = Instant::now();
         let step = self.step + 1;
         let batches = self.batches.next_step(step);
-        let scored = batches.iter().map(MicroBatch::scored).sum();
-        let (loss, gradients) = self.gradients(&batches, scored)?;
+        let (loss, gradients) = self.gradients(&batches)?;
         let grad_norm = gradients.norm();
-        let bad = [("loss", loss), ("gradient norm", grad_norm)].into_iter().find(|(_, value)| !value.is_finite());
+        let bad = [("loss", loss), ("gradient norm", grad_norm)]
+            .into_iter()
+            .find(|(_, value)| !value.is_finite());
         let rate = self.options.schedule.rate(step);
         match (bad, self.options.non_finite) {
-            (Some((what, value)), NonFinitePolicy::Stop) => return Err(Error::NonFinite { step, what, value }),
+            (Some((what, value)), NonFinitePolicy::Stop) => {
+                return Err(Error::NonFinite { step, what, value });
+            }
             (Some(_), NonFinitePolicy::Skip) => {}
             (None, _) => {
                 let scale = clip_factor(grad_norm, self.options.clip);
-                self.optimizer.update(&self.prepared.parameters, &gradients, rate, scale)?;
+                self.optimizer
+                    .update(&self.prepared.parameters, &gradients, rate, scale)?;
             }
         }
         self.step = step;
@@ -176,49 +207,67 @@ impl Trainer {
             rate,
             grad_norm,
             tokens: batches.iter().map(MicroBatch::tokens).sum(),
-            scored,
+            scored: batches.iter().map(MicroBatch::scored).sum(),
             seconds: begun.elapsed().as_secs_f64(),
             skipped: bad.is_some(),
         })
     }
 
-    /// Mean loss over the `scored` tokens of all micro-batches, and its gradients.
-    fn gradients(&self, batches: &[MicroBatch], scored: usize) -> Result<(f64, Gradients)> {
+    /// Weighted mean loss over the scored tokens of all micro-batches, and its gradients.
+    fn gradients(&self, batches: &[MicroBatch]) -> Result<(f64, Gradients)> {
+        let weight = batches.iter().map(MicroBatch::weight).sum();
         let parameters = &self.prepared.parameters;
         let mut sum: Option<(f64, Gradients)> = None;
-        let work = |batch: &MicroBatch| Ok(batch_gradients(&self.model, parameters, batch, scored)?);
-        self.workers.for_each_in_order(batches, work, |(loss, gradients)| match &mut sum {
-            None => sum = Some((loss, gradients)),
-            Some((total, all)) => {
-                *total += loss;
-                all.add(&gradients);
-            }
-        })?;
+        let work =
+            |batch: &MicroBatch| Ok(batch_gradients(&self.model, parameters, batch, weight)?);
+        self.workers
+            .for_each_in_order(batches, work, |(loss, gradients)| match &mut sum {
+                None => sum = Some((loss, gradients)),
+                Some((total, all)) => {
+                    *total += loss;
+                    all.add(&gradients);
+                }
+            })?;
         sum.ok_or_else(|| Error::option("micro_batches", "expected at least 1, found 0"))
     }
 
     fn validate(&mut self, progress: &dyn TrainProgress) -> Result<()> {
         let mut reports = Vec::new();
         for (source, batches) in &self.validation {
-            let scored = batches.iter().map(MicroBatch::scored).sum();
+            let weight = batches.iter().map(MicroBatch::weight).sum();
             let mut loss = 0.0;
             let work = |batch: &MicroBatch| -> Result<f64> {
-                let loss = batch_loss(&self.model, batch, scored)?;
+                let loss = batch_loss(&self.model, batch, weight)?;
                 Ok(f64::from(loss.to_scalar::<f32>()?))
             };
-            self.workers.for_each_in_order(batches, work, |part| loss += part)?;
+            self.workers
+                .for_each_in_order(batches, work, |part| loss += part)?;
             let perplexity = loss::perplexity(loss);
-            reports.push(ValidationReport { step: self.step, source: source.clone(), loss, perplexity });
+            reports.push(ValidationReport {
+                step: self.step,
+                source: source.clone(),
+                loss,
+                perplexity,
+            });
         }
         progress.event(&TrainEvent::Validation(&reports));
         for report in reports {
             self.log.push(Metric::Validation(report))?;
         }
-        plot::write(&self.folder.join("loss.svg"), &self.options.name, self.log.metrics())
+        plot::write(
+            &self.folder.join("loss.svg"),
+            &self.options.name,
+            self.log.metrics(),
+        )
     }
 
     fn save(&self, progress: &dyn TrainProgress) -> Result<()> {
-        state::save(&self.folder, self.step, &self.prepared.parameters, &self.optimizer)?;
+        state::save(
+            &self.folder,
+            self.step,
+            &self.prepared.parameters,
+            &self.optimizer,
+        )?;
         progress.event(&TrainEvent::Saved { step: self.step });
         Ok(())
     }
@@ -226,25 +275,38 @@ impl Trainer {
 
 fn build_model(prepared: &Prepared) -> Result<TextModel> {
     let source: Arc<dyn TensorSource> = Arc::new(prepared.parameters.clone());
-    Ok(TextModel::load(prepared.config.clone(), &Weights::new(source, DType::F32, &Device::Cpu))?)
+    Ok(TextModel::load(
+        prepared.config.clone(),
+        &Weights::new(source, DType::F32, &Device::Cpu),
+    )?)
 }
 
 /// The documents kept out of every source, packed.
-fn validation_batches(options: &TrainOptions, prepared: &mut Prepared) -> Vec<(String, Vec<MicroBatch>)> {
+fn validation_batches(
+    options: &TrainOptions,
+    prepared: &mut Prepared,
+) -> Vec<(String, Vec<MicroBatch>)> {
     let sources = options.data.iter().zip(&mut prepared.sources);
     let packed = sources.map(|(source, read)| {
         let name = source.path.file_name().unwrap_or(source.path.as_os_str());
-        let batches = pack(&std::mem::take(&mut read.validation), options.micro_batch_tokens);
+        let batches = pack(
+            &std::mem::take(&mut read.validation),
+            options.micro_batch_tokens,
+        );
         (name.to_string_lossy().into_owned(), batches)
     });
     packed.filter(|(_, batches)| !batches.is_empty()).collect()
 }
 
-/// The loss of one micro-batch, its sum over scored tokens divided by `divisor`.
+/// The loss of one micro-batch, its weighted sum over scored tokens divided by `divisor`.
 ///
 /// # Errors
 /// When the model fails, for example at an id outside its vocabulary.
-pub fn batch_loss(model: &dyn Decoder, batch: &MicroBatch, divisor: usize) -> candle_core::Result<candle_core::Tensor> {
+pub fn batch_loss(
+    model: &dyn Decoder,
+    batch: &MicroBatch,
+    divisor: f64,
+) -> candle_core::Result<candle_core::Tensor> {
     let ids = batch.ids(model.device())?;
     let mut cache = Cache::stateless(batch.documents());
     let logits = model.forward(Input::Ids(&ids), &batch.step(), &mut cache, Want::AllLogits)?;
@@ -260,7 +322,7 @@ pub fn batch_gradients(
     model: &dyn Decoder,
     parameters: &Parameters,
     batch: &MicroBatch,
-    divisor: usize,
+    divisor: f64,
 ) -> candle_core::Result<(f64, Gradients)> {
     let loss = batch_loss(model, batch, divisor)?;
     let store = loss.backward()?;
@@ -268,5 +330,10 @@ pub fn batch_gradients(
         Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>(),
         None => Ok(vec![0.0; p.elements()]),
     });
-    Ok((f64::from(loss.to_scalar::<f32>()?), Gradients { tensors: tensors.collect::<candle_core::Result<_>>()? }))
+    Ok((
+        f64::from(loss.to_scalar::<f32>()?),
+        Gradients {
+            tensors: tensors.collect::<candle_core::Result<_>>()?,
+        },
+    ))
 }

@@ -47,7 +47,9 @@ impl Init {
             TensorRole::Bias | TensorRole::ExpertBias => vec![0.0; count],
             TensorRole::ConvKernel => {
                 let bound = 1.0 / (*spec.shape.last().unwrap_or(&1) as f64).sqrt();
-                (0..count).map(|_| (bound * (2.0 * rng.uniform() - 1.0)) as f32).collect()
+                (0..count)
+                    .map(|_| (bound * (2.0 * rng.uniform() - 1.0)) as f32)
+                    .collect()
             }
             _ if adds_to_residual(spec) => normal(self.std / (2.0 * layers as f64).sqrt()),
             _ => normal(self.std),
@@ -156,13 +158,25 @@ impl Parameters {
                 fixed.insert(name.clone(), tensor).is_some()
             } else {
                 let var = Var::from_vec(values, shape, &Device::Cpu)?;
-                learnt.insert(name.clone(), Parameter { name: name.clone(), role, var }).is_some()
+                learnt
+                    .insert(
+                        name.clone(),
+                        Parameter {
+                            name: name.clone(),
+                            role,
+                            var,
+                        },
+                    )
+                    .is_some()
             };
             if taken {
                 return Err(Error::option(name, "this parameter occurs twice"));
             }
         }
-        Ok(Self { learnt: learnt.into_values().collect(), fixed })
+        Ok(Self {
+            learnt: learnt.into_values().collect(),
+            fixed,
+        })
     }
 
     /// The learnt parameters in order of their names.
@@ -195,39 +209,63 @@ impl Parameters {
     /// # Errors
     /// When the device fails.
     pub fn export(&self, dtype: DType) -> candle_core::Result<BTreeMap<String, Tensor>> {
-        let learnt = self.iter().map(|p| Ok((p.name.clone(), p.var.as_detached_tensor().to_dtype(dtype)?)));
+        let learnt = self
+            .iter()
+            .map(|p| Ok((p.name.clone(), p.var.as_detached_tensor().to_dtype(dtype)?)));
         let mut all = learnt.collect::<candle_core::Result<BTreeMap<_, _>>>()?;
-        all.extend(self.fixed.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+        all.extend(
+            self.fixed
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor.clone())),
+        );
         Ok(all)
     }
 
     fn find(&self, name: &str) -> Option<&Tensor> {
         let index = self.learnt.binary_search_by(|p| p.name.as_str().cmp(name));
-        index.ok().and_then(|i| self.learnt.get(i)).map(Parameter::tensor).or_else(|| self.fixed.get(name))
+        index
+            .ok()
+            .and_then(|i| self.learnt.get(i))
+            .map(Parameter::tensor)
+            .or_else(|| self.fixed.get(name))
     }
 }
 
 impl TensorSource for Parameters {
     fn names(&self) -> Vec<String> {
-        self.iter().map(|p| p.name.clone()).chain(self.fixed.keys().cloned()).collect()
+        self.iter()
+            .map(|p| p.name.clone())
+            .chain(self.fixed.keys().cloned())
+            .collect()
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let tensor = self.find(name)?;
-        Some(TensorInfo { shape: tensor.dims().to_vec(), stored: StoredType::Dense(DType::F32) })
+        Some(TensorInfo {
+            shape: tensor.dims().to_vec(),
+            stored: StoredType::Dense(DType::F32),
+        })
     }
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> lfm2_hub::Result<Tensor> {
-        let missing = || lfm2_hub::Error::MissingTensor { name: name.to_string() };
+        let missing = || lfm2_hub::Error::MissingTensor {
+            name: name.to_string(),
+        };
         // Both conversions return the variable itself when nothing changes, and keep the graph
         // otherwise.
-        Ok(self.find(name).ok_or_else(missing)?.to_device(device)?.to_dtype(dtype)?)
+        Ok(self
+            .find(name)
+            .ok_or_else(missing)?
+            .to_device(device)?
+            .to_dtype(dtype)?)
     }
 
     fn quantized(&self, name: &str, _device: &Device) -> lfm2_hub::Result<Option<Arc<QTensor>>> {
         match self.find(name) {
             Some(_) => Ok(None),
-            None => Err(lfm2_hub::Error::MissingTensor { name: name.to_string() }),
+            None => Err(lfm2_hub::Error::MissingTensor {
+                name: name.to_string(),
+            }),
         }
     }
 }
@@ -237,14 +275,34 @@ mod tests {
     use super::*;
 
     fn specs() -> Vec<TensorSpec> {
-        let spec = |name: &str, shape: &[usize], role| TensorSpec { name: name.into(), shape: shape.to_vec(), role };
+        let spec = |name: &str, shape: &[usize], role| TensorSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            role,
+        };
         vec![
-            spec("model.layers.0.feed_forward.w2.weight", &[64, 64], TensorRole::OutputProjection),
-            spec("model.embed_tokens.weight", &[64, 64], TensorRole::Embedding),
-            spec("model.layers.0.conv.conv.weight", &[64, 1, 3], TensorRole::ConvKernel),
+            spec(
+                "model.layers.0.feed_forward.w2.weight",
+                &[64, 64],
+                TensorRole::OutputProjection,
+            ),
+            spec(
+                "model.embed_tokens.weight",
+                &[64, 64],
+                TensorRole::Embedding,
+            ),
+            spec(
+                "model.layers.0.conv.conv.weight",
+                &[64, 1, 3],
+                TensorRole::ConvKernel,
+            ),
             spec("model.layers.0.conv.conv.bias", &[64], TensorRole::Bias),
             spec("model.embedding_norm.weight", &[64], TensorRole::Norm),
-            spec("model.layers.0.feed_forward.expert_bias", &[4], TensorRole::ExpertBias),
+            spec(
+                "model.layers.0.feed_forward.expert_bias",
+                &[4],
+                TensorRole::ExpertBias,
+            ),
         ]
     }
 
@@ -252,7 +310,13 @@ mod tests {
     fn initial_values_have_the_documented_spread() {
         let parameters = Parameters::init(specs(), 8, Init { std: 0.02 }, 1).unwrap();
         let spread = |name: &str| {
-            let xs = parameters.find(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let xs = parameters
+                .find(name)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
             (xs.iter().map(|x| x * x).sum::<f32>() / xs.len() as f32).sqrt()
         };
         assert!((spread("model.embed_tokens.weight") - 0.02).abs() < 1e-3);
@@ -274,8 +338,16 @@ mod tests {
     #[test]
     fn the_expert_bias_is_handed_out_but_not_learnt() {
         let parameters = Parameters::init(specs(), 8, Init::default(), 1).unwrap();
-        assert!(parameters.iter().all(|p| !p.name().ends_with("expert_bias")));
-        assert!(parameters.names().contains(&"model.layers.0.feed_forward.expert_bias".to_string()));
+        assert!(
+            parameters
+                .iter()
+                .all(|p| !p.name().ends_with("expert_bias"))
+        );
+        assert!(
+            parameters
+                .names()
+                .contains(&"model.layers.0.feed_forward.expert_bias".to_string())
+        );
         assert_eq!(parameters.names().len(), 6);
         assert_eq!(parameters.elements(), 2 * 64 * 64 + 64 * 3 + 64 + 64);
     }
@@ -283,10 +355,19 @@ mod tests {
     #[test]
     fn tensors_handed_out_are_the_variables_themselves() {
         let parameters = Parameters::init(specs(), 8, Init::default(), 1).unwrap();
-        let handed = parameters.dense("model.embedding_norm.weight", DType::F32, &Device::Cpu).unwrap();
-        let norm = parameters.iter().find(|p| p.role() == TensorRole::Norm).unwrap();
+        let handed = parameters
+            .dense("model.embedding_norm.weight", DType::F32, &Device::Cpu)
+            .unwrap();
+        let norm = parameters
+            .iter()
+            .find(|p| p.role() == TensorRole::Norm)
+            .unwrap();
         assert_eq!(handed.id(), norm.tensor().id());
-        assert!(parameters.dense("no.such", DType::F32, &Device::Cpu).is_err());
+        assert!(
+            parameters
+                .dense("no.such", DType::F32, &Device::Cpu)
+                .is_err()
+        );
     }
 
     #[test]

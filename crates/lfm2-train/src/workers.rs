@@ -22,10 +22,16 @@ pub(crate) struct Workers {
 impl Workers {
     /// `threads` workers; 0 means one per core.
     pub(crate) fn new(threads: usize) -> Result<Self> {
-        let count = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let count = if threads == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            threads
+        };
         let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
         let pools: std::result::Result<_, _> = (0..count).map(pool).collect();
-        Ok(Self { pools: pools.map_err(|e| Error::option("threads", e.to_string()))? })
+        Ok(Self {
+            pools: pools.map_err(|e| Error::option("threads", e.to_string()))?,
+        })
     }
 
     /// Applies `work` to all items and passes the results to `take` in the items' order. After the
@@ -84,11 +90,17 @@ mod tests {
             let mut sums = Vec::new();
             // Earlier items take longer.
             let work = |&n: &u64| Ok((0..(40 - n) * 2000).fold(n, |a, b| a.max(b % 7)).max(n));
-            Workers::new(threads).unwrap().for_each_in_order(&items, work, |r| sums.push(r)).unwrap();
+            Workers::new(threads)
+                .unwrap()
+                .for_each_in_order(&items, work, |r| sums.push(r))
+                .unwrap();
             assert_eq!(sums.len(), 40);
             assert_eq!(sums[7..], items[7..], "{threads} threads");
         }
-        Workers::new(2).unwrap().for_each_in_order(&[], |n: &u64| Ok(*n), |_| ()).unwrap();
+        Workers::new(2)
+            .unwrap()
+            .for_each_in_order(&[], |n: &u64| Ok(*n), |_| ())
+            .unwrap();
     }
 
     #[test]
@@ -97,10 +109,17 @@ mod tests {
         let items: Vec<usize> = (0..1000).collect();
         let work = |&n: &usize| {
             begun.fetch_add(1, Ordering::Relaxed);
-            if n == 3 { Err(Error::option("n", "three")) } else { Ok(n) }
+            if n == 3 {
+                Err(Error::option("n", "three"))
+            } else {
+                Ok(n)
+            }
         };
         let mut taken = 0;
-        let error = Workers::new(2).unwrap().for_each_in_order(&items, work, |_| taken += 1).unwrap_err();
+        let error = Workers::new(2)
+            .unwrap()
+            .for_each_in_order(&items, work, |_| taken += 1)
+            .unwrap_err();
         assert!(error.to_string().contains("three") && taken <= 4);
         assert!(begun.load(Ordering::Relaxed) < 1000);
     }
@@ -109,6 +128,9 @@ mod tests {
     fn work_inside_a_worker_stays_on_its_thread() {
         let items = [0u8; 4];
         let threads = |_: &u8| Ok(rayon::current_num_threads());
-        Workers::new(2).unwrap().for_each_in_order(&items, threads, |n| assert_eq!(n, 1)).unwrap();
+        Workers::new(2)
+            .unwrap()
+            .for_each_in_order(&items, threads, |n| assert_eq!(n, 1))
+            .unwrap();
     }
 }

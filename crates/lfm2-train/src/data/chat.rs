@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use lfm2_generate::{GenerationPrompt, Message, RenderOptions, Rendered, Role, Spans};
 use lfm2_hub::{Bos, SpecialTokens};
 use serde::Deserialize;
 
-use super::{DataFile, Document, Encoder, JsonLine, Score};
-use crate::template::{Message, Rendered, Role};
+use super::{DataFile, Document, Encoder, JsonLine, Score, SourceOptions};
 use crate::{Error, Result};
 
 /// Ends a turn. Where a template marks only the words of the assistant, the end is learnt as well,
@@ -25,17 +25,27 @@ struct PreferenceRow {
 }
 
 /// Rows of `{"messages": [..]}`.
-pub(super) fn conversations(file: &DataFile, score: Score, encoder: &Encoder<'_>) -> Result<Vec<Document>> {
+pub(super) fn conversations(
+    file: &DataFile,
+    options: &SourceOptions,
+    encoder: &Encoder<'_>,
+) -> Result<Vec<Document>> {
     let rows = file.json_lines::<ChatRow>()?;
-    rows.into_iter().map(|JsonLine { line, row }| document(file, line, &row.messages, score, encoder)).collect()
+    rows.into_iter()
+        .map(|JsonLine { line, row }| document(file, line, &row.messages, options, encoder))
+        .collect()
 }
 
 /// Rows of `{"prompt", "chosen", ..}`: the chosen answer is what is learnt.
-pub(super) fn preferences(file: &DataFile, score: Score, encoder: &Encoder<'_>) -> Result<Vec<Document>> {
+pub(super) fn preferences(
+    file: &DataFile,
+    options: &SourceOptions,
+    encoder: &Encoder<'_>,
+) -> Result<Vec<Document>> {
     let rows = file.json_lines::<PreferenceRow>()?;
     let documents = rows.into_iter().map(|JsonLine { line, row }| {
         let messages = [Message::user(row.prompt), Message::assistant(row.chosen)];
-        document(file, line, &messages, score, encoder)
+        document(file, line, &messages, options, encoder)
     });
     documents.collect()
 }
@@ -44,53 +54,99 @@ fn document(
     file: &DataFile,
     line: usize,
     messages: &[Message],
-    score: Score,
+    options: &SourceOptions,
     encoder: &Encoder<'_>,
 ) -> Result<Document> {
     if messages.is_empty() {
-        return Err(Error::data(file.path(), line, "expected at least one message, found none"));
+        return Err(Error::data(
+            file.path(),
+            line,
+            "expected at least one message, found none",
+        ));
     }
-    let rendered = encoder.template.render(messages, false).map_err(|e| Error::data(file.path(), line, e.to_string()))?;
-    let spans = match score {
-        Score::All => std::iter::once(0..rendered.text.len()).collect(),
-        Score::Assistant => turns(&rendered),
-        Score::LastTurn => turns(&rendered).split_off(rendered.generation_spans.len().saturating_sub(1)),
+    let rendered =
+        render(messages, encoder).map_err(|e| Error::data(file.path(), line, e.to_string()))?;
+    let mut spans = turns(&rendered);
+    let others = match options.score {
+        Score::All => 1.0,
+        Score::Assistant => 0.0,
+        Score::LastTurn => {
+            spans = spans.split_off(spans.len().saturating_sub(1));
+            0.0
+        }
     };
-    if spans.is_empty() && messages.iter().any(|m| m.role == Role::Assistant) {
+    if spans.is_empty()
+        && options.score != Score::All
+        && messages.iter().any(|m| m.role == Role::Assistant)
+    {
         let detail = "the chat template marks no assistant text with {% generation %}; score all tokens instead";
         return Err(Error::data(file.path(), line, detail));
     }
-    tokenize(&rendered.text, &spans, encoder)
+    tokenize(
+        &rendered.text,
+        &spans,
+        (options.answer_weight, others),
+        encoder,
+    )
+}
+
+fn render(messages: &[Message], encoder: &Encoder<'_>) -> Result<Rendered> {
+    let bos = encoder
+        .tokenizer
+        .encode("", SpecialTokens::Parse, Bos::Add)?;
+    let bos = bos
+        .first()
+        .and_then(|id| encoder.tokenizer.token_text(*id))
+        .unwrap_or_default();
+    let options = RenderOptions::default()
+        .generation_prompt(GenerationPrompt::Omit)
+        .spans(Spans::Generation)
+        .variable("bos_token", bos);
+    Ok(encoder.template.render(messages, &[], &options)?)
 }
 
 /// The marked spans, each with the end of its turn.
 fn turns(rendered: &Rendered) -> Vec<Range<usize>> {
-    let spans = rendered.generation_spans.iter().map(|span| {
+    let spans = rendered.generation.iter().map(|span| {
         let after = rendered.text.get(span.end..).unwrap_or_default();
-        let end = if after.starts_with(END_OF_TURN) { span.end + END_OF_TURN.len() } else { span.end };
+        let end = if after.starts_with(END_OF_TURN) {
+            span.end + END_OF_TURN.len()
+        } else {
+            span.end
+        };
         span.start..end
     });
     spans.collect()
 }
 
 /// Tokenises piece by piece, borders at the spans. That is how the model meets the text: the prompt
-/// is tokenised up to the answer, and the answer begins with a token of its own.
-fn tokenize(text: &str, spans: &[Range<usize>], encoder: &Encoder<'_>) -> Result<Document> {
-    let (mut tokens, mut scored) = (Vec::new(), Vec::new());
-    let mut piece = |range: Range<usize>, learn: bool| -> Result<()> {
+/// is tokenised up to the answer, and the answer begins with a token of its own. Tokens inside the
+/// spans get the first weight, others the second.
+fn tokenize(
+    text: &str,
+    spans: &[Range<usize>],
+    (inside, outside): (f32, f32),
+    encoder: &Encoder<'_>,
+) -> Result<Document> {
+    let (mut tokens, mut weights) = (Vec::new(), Vec::new());
+    let mut piece = |range: Range<usize>, weight: f32| -> Result<()> {
         let text = text.get(range).unwrap_or_default();
         if !text.is_empty() {
-            tokens.extend(encoder.tokenizer.encode(text, SpecialTokens::Parse, Bos::Omit)?);
-            scored.resize(tokens.len(), learn);
+            tokens.extend(
+                encoder
+                    .tokenizer
+                    .encode(text, SpecialTokens::Parse, Bos::Omit)?,
+            );
+            weights.resize(tokens.len(), weight);
         }
         Ok(())
     };
     let mut done = 0;
     for span in spans {
-        piece(done..span.start, false)?;
-        piece(span.clone(), true)?;
+        piece(done..span.start, outside)?;
+        piece(span.clone(), inside)?;
         done = span.end;
     }
-    piece(done..text.len(), false)?;
-    Document::new(tokens, scored)
+    piece(done..text.len(), outside)?;
+    Document::new(tokens, weights)
 }

@@ -10,6 +10,7 @@ mod packing;
 
 use std::path::{Path, PathBuf};
 
+use lfm2_generate::ChatTemplate;
 use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -17,29 +18,29 @@ pub use file::{DataFile, JsonLine};
 pub use mixture::{Batches, Share};
 pub use packing::{MicroBatch, pack};
 
+use crate::loss::Target;
 use crate::rng::Rng;
-use crate::template::ChatTemplate;
 use crate::{Error, Result};
 
 /// A tokenised training text: a story, a conversation, or a piece of a longer one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     tokens: Vec<u32>,
-    scored: Vec<bool>,
+    weights: Vec<f32>,
 }
 
 impl Document {
-    /// A document of which the tokens with `scored` are to be predicted. The first token never is:
-    /// nothing comes before it.
+    /// A document whose tokens count in the loss with `weights`; 0 is not predicted. The first token
+    /// never is: nothing comes before it.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when the lengths differ.
-    pub fn new(tokens: Vec<u32>, scored: Vec<bool>) -> Result<Self> {
-        if tokens.len() != scored.len() {
-            let detail = format!("expected {} marks, found {}", tokens.len(), scored.len());
+    pub fn new(tokens: Vec<u32>, weights: Vec<f32>) -> Result<Self> {
+        if tokens.len() != weights.len() {
+            let detail = format!("expected {} weights, found {}", tokens.len(), weights.len());
             return Err(Error::option("document", detail));
         }
-        Ok(Self { tokens, scored })
+        Ok(Self { tokens, weights })
     }
 
     /// The token ids.
@@ -59,14 +60,14 @@ impl Document {
 
     /// How many tokens are to be predicted.
     pub fn scored(&self) -> usize {
-        self.scored.iter().skip(1).filter(|&&s| s).count()
+        self.weights.iter().skip(1).filter(|&&w| w != 0.0).count()
     }
 
     /// The target of token `i`: the token after it where that is scored.
-    fn target(&self, i: usize) -> u32 {
-        match (self.tokens.get(i + 1), self.scored.get(i + 1)) {
-            (Some(&next), Some(true)) => next,
-            _ => crate::loss::UNSCORED,
+    fn target(&self, i: usize) -> Target {
+        match (self.tokens.get(i + 1), self.weights.get(i + 1)) {
+            (Some(&id), Some(&weight)) if weight != 0.0 => Target { id, weight },
+            _ => Target::UNSCORED,
         }
     }
 
@@ -79,7 +80,10 @@ impl Document {
         let starts = (0..self.len() - 1).step_by(max - 1);
         let piece = |start: usize| {
             let end = (start + max).min(self.len());
-            Self { tokens: self.tokens[start..end].to_vec(), scored: self.scored[start..end].to_vec() }
+            Self {
+                tokens: self.tokens[start..end].to_vec(),
+                weights: self.weights[start..end].to_vec(),
+            }
         };
         starts.map(piece).collect()
     }
@@ -121,12 +125,20 @@ pub struct SourceOptions {
     /// Which tokens are predicted.
     #[serde(default)]
     pub score: Score,
+    /// How much a token of the assistant counts in the loss, beside 1 for any other. A short answer
+    /// behind a long prompt would otherwise hardly be learnt where the prompt is scored as well.
+    #[serde(default = "one")]
+    pub answer_weight: f32,
     /// Its part of all tokens.
     #[serde(default)]
     pub share: Share,
     /// How many documents, chosen by the seed, are kept out for validation.
     #[serde(default)]
     pub holdout: usize,
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 /// What reading a source came to.
@@ -177,7 +189,12 @@ impl Source {
     /// # Errors
     /// [`Error::Data`] with the line of the first broken row, [`Error::EmptyData`] when there is no
     /// document or nothing is scored, and errors of the file or the template.
-    pub fn read(options: &SourceOptions, folder: &Path, encoder: &Encoder<'_>, seed: u64) -> Result<Self> {
+    pub fn read(
+        options: &SourceOptions,
+        folder: &Path,
+        encoder: &Encoder<'_>,
+        seed: u64,
+    ) -> Result<Self> {
         if encoder.max_tokens < 2 {
             let detail = format!("expected at least 2, found {}", encoder.max_tokens);
             return Err(Error::option("micro_batch_tokens", detail));
@@ -186,8 +203,8 @@ impl Source {
         let file = DataFile::read(&path)?;
         let documents = match options.format {
             Format::Text => text_documents(&file, encoder)?,
-            Format::Chat => chat::conversations(&file, options.score, encoder)?,
-            Format::Preference => chat::preferences(&file, options.score, encoder)?,
+            Format::Chat => chat::conversations(&file, options, encoder)?,
+            Format::Preference => chat::preferences(&file, options, encoder)?,
         };
         Self::split(documents, options, &path, encoder, seed).map(|mut source| {
             source.report.sha256 = file.sha256().to_string();
@@ -204,7 +221,10 @@ impl Source {
     ) -> Result<Self> {
         let found = documents.len();
         let used: Vec<Document> = documents.into_iter().filter(|d| d.scored() > 0).collect();
-        let empty = |detail: &str| Error::EmptyData { path: path.to_path_buf(), detail: detail.to_string() };
+        let empty = |detail: &str| Error::EmptyData {
+            path: path.to_path_buf(),
+            detail: detail.to_string(),
+        };
         if found == 0 {
             return Err(empty("there is no document in this file"));
         }
@@ -212,7 +232,11 @@ impl Source {
             return Err(empty("nothing in this file is scored"));
         }
         if options.holdout >= used.len() {
-            let detail = format!("expected fewer than the {} documents, found {}", used.len(), options.holdout);
+            let detail = format!(
+                "expected fewer than the {} documents, found {}",
+                used.len(),
+                options.holdout
+            );
             return Err(Error::option("holdout", detail));
         }
         let report = SourceReport {
@@ -225,14 +249,28 @@ impl Source {
         };
         let mut order: Vec<usize> = (0..used.len()).collect();
         Rng::labelled(seed, "holdout").shuffle(&mut order);
-        let kept_out: std::collections::BTreeSet<usize> = order.into_iter().take(options.holdout).collect();
+        let kept_out: std::collections::BTreeSet<usize> =
+            order.into_iter().take(options.holdout).collect();
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for (i, document) in used.into_iter().enumerate() {
-            let part = if kept_out.contains(&i) { &mut validation } else { &mut training };
+            let part = if kept_out.contains(&i) {
+                &mut validation
+            } else {
+                &mut training
+            };
             // A piece without anything scored teaches nothing.
-            part.extend(document.cut(encoder.max_tokens).into_iter().filter(|d| d.scored() > 0));
+            part.extend(
+                document
+                    .cut(encoder.max_tokens)
+                    .into_iter()
+                    .filter(|d| d.scored() > 0),
+            );
         }
-        Ok(Self { training, validation, report })
+        Ok(Self {
+            training,
+            validation,
+            report,
+        })
     }
 }
 
@@ -240,10 +278,12 @@ impl Source {
 fn text_documents(file: &DataFile, encoder: &Encoder<'_>) -> Result<Vec<Document>> {
     let blocks = file.blocks();
     let documents = blocks.map(|text| {
-        let mut tokens = encoder.tokenizer.encode(text, SpecialTokens::Literal, Bos::Add)?;
+        let mut tokens = encoder
+            .tokenizer
+            .encode(text, SpecialTokens::Literal, Bos::Add)?;
         tokens.push(encoder.eos);
-        let scored = vec![true; tokens.len()];
-        Document::new(tokens, scored)
+        let weights = vec![1.0; tokens.len()];
+        Document::new(tokens, weights)
     });
     documents.collect()
 }
@@ -251,16 +291,20 @@ fn text_documents(file: &DataFile, encoder: &Encoder<'_>) -> Result<Vec<Document
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::UNSCORED;
 
     #[test]
     fn every_token_of_a_cut_document_is_predicted_exactly_once() {
         for (len, max) in [(10, 4), (10, 3), (7, 7), (8, 7), (9, 2)] {
             let tokens: Vec<u32> = (0..len).collect();
-            let whole = Document::new(tokens.clone(), vec![true; tokens.len()]).unwrap();
+            let whole = Document::new(tokens.clone(), vec![1.0; tokens.len()]).unwrap();
             let pieces = whole.cut(max);
-            let targets = pieces.iter().flat_map(|p| (0..p.len()).map(|i| p.target(i)));
-            let predicted: Vec<u32> = targets.filter(|&t| t != UNSCORED).collect();
+            let targets = pieces
+                .iter()
+                .flat_map(|p| (0..p.len()).map(|i| p.target(i)));
+            let predicted: Vec<u32> = targets
+                .filter(|t| *t != Target::UNSCORED)
+                .map(|t| t.id)
+                .collect();
             assert_eq!(predicted, tokens[1..], "{len} tokens in pieces of {max}");
             assert!(pieces.iter().all(|p| p.len() <= max && p.len() > 1));
         }
@@ -268,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_first_token_is_never_scored() {
-        let document = Document::new(vec![1, 5], vec![true, false]).unwrap();
+        let document = Document::new(vec![1, 5], vec![1.0, 0.0]).unwrap();
         assert_eq!(document.scored(), 0);
         assert!(Document::new(vec![1], vec![]).is_err());
     }

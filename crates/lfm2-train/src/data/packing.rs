@@ -4,14 +4,14 @@ use candle_core::{Device, Result, Tensor};
 use lfm2_nn::Step;
 
 use super::Document;
-use crate::loss;
+use crate::loss::{self, Target};
 
 /// Whole documents packed into one token matrix. Each is a segment of its own, so neither attention
 /// nor a convolution sees across a border.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct MicroBatch {
     ids: Vec<u32>,
-    targets: Vec<u32>,
+    targets: Vec<Target>,
     lens: Vec<usize>,
 }
 
@@ -19,7 +19,8 @@ impl MicroBatch {
     /// Appends a document.
     pub fn push(&mut self, document: &Document) {
         self.ids.extend_from_slice(document.tokens());
-        self.targets.extend((0..document.len()).map(|i| document.target(i)));
+        self.targets
+            .extend((0..document.len()).map(|i| document.target(i)));
         self.lens.push(document.len());
     }
 
@@ -36,8 +37,8 @@ impl MicroBatch {
         Tensor::new(self.ids.as_slice(), device)
     }
 
-    /// The target of every packed token; [`loss::UNSCORED`] where nothing is predicted.
-    pub fn targets(&self) -> &[u32] {
+    /// The target of every packed token; [`Target::UNSCORED`] where nothing is predicted.
+    pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
@@ -60,11 +61,19 @@ impl MicroBatch {
     pub fn scored(&self) -> usize {
         loss::scored(&self.targets)
     }
+
+    /// The weight of all predicted tokens.
+    pub fn weight(&self) -> f64 {
+        loss::weight(&self.targets)
+    }
 }
 
 /// All documents in order, in micro-batches of at most `max_tokens` (a longer document has one for
 /// itself).
-pub fn pack<'a>(documents: impl IntoIterator<Item = &'a Document>, max_tokens: usize) -> Vec<MicroBatch> {
+pub fn pack<'a>(
+    documents: impl IntoIterator<Item = &'a Document>,
+    max_tokens: usize,
+) -> Vec<MicroBatch> {
     let mut packed = Vec::new();
     let mut open = MicroBatch::default();
     for document in documents {
@@ -82,10 +91,9 @@ pub fn pack<'a>(documents: impl IntoIterator<Item = &'a Document>, max_tokens: u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::UNSCORED;
 
     fn document(tokens: &[u32]) -> Document {
-        Document::new(tokens.to_vec(), vec![true; tokens.len()]).unwrap()
+        Document::new(tokens.to_vec(), vec![1.0; tokens.len()]).unwrap()
     }
 
     #[test]
@@ -93,18 +101,37 @@ mod tests {
         let documents = [document(&[1, 10, 11]), document(&[1, 20])];
         let packed = pack(&documents, 8);
         assert_eq!(packed.len(), 1);
-        assert_eq!(packed[0].targets(), [10, 11, UNSCORED, 20, UNSCORED]);
+        let (scored, unscored) = (Target::new, Target::UNSCORED);
+        assert_eq!(
+            packed[0].targets(),
+            [scored(10), scored(11), unscored, scored(20), unscored]
+        );
         assert_eq!(packed[0].step(), Step::rows(&[3, 2]));
-        assert_eq!((packed[0].tokens(), packed[0].scored(), packed[0].documents()), (5, 3, 2));
+        assert_eq!(
+            (
+                packed[0].tokens(),
+                packed[0].scored(),
+                packed[0].documents()
+            ),
+            (5, 3, 2)
+        );
     }
 
     #[test]
     fn no_micro_batch_is_over_size_and_no_document_is_lost() {
-        let documents: Vec<Document> = (1..40).map(|n| document(&vec![n; 1 + n as usize % 9])).collect();
+        let documents: Vec<Document> = (1..40)
+            .map(|n| document(&vec![n; 1 + n as usize % 9]))
+            .collect();
         let packed = pack(&documents, 12);
         assert!(packed.iter().all(|m| m.tokens() <= 12 && !m.is_empty()));
-        assert_eq!(packed.iter().map(MicroBatch::documents).sum::<usize>(), documents.len());
-        assert_eq!(packed.iter().map(MicroBatch::tokens).sum::<usize>(), documents.iter().map(Document::len).sum());
+        assert_eq!(
+            packed.iter().map(MicroBatch::documents).sum::<usize>(),
+            documents.len()
+        );
+        assert_eq!(
+            packed.iter().map(MicroBatch::tokens).sum::<usize>(),
+            documents.iter().map(Document::len).sum::<usize>()
+        );
         assert!(pack(&[], 12).is_empty());
     }
 }
