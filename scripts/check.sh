@@ -37,6 +37,7 @@ component clippy clippy
 step "format"
 cargo fmt --all --check
 cargo fmt --manifest-path scripts/bench/Cargo.toml --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 step "house rules: crate edges, file sizes, documentation"
 cargo test --locked --quiet -p lfm2-checks

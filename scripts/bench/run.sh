@@ -8,5 +8,5 @@ threads=${THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
 export RAYON_NUM_THREADS=$threads CANDLE_NUM_THREADS=$threads
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}
 
-cargo build --release --locked --quiet
+cargo build --release --quiet
 exec "$CARGO_TARGET_DIR/release/lfm2-compare" "$@"
