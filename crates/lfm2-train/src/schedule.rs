@@ -141,7 +141,11 @@ fn progress(step: u64, from: u64, to: u64) -> f64 {
     }
     // Before `from`, and only there, `to - from` can be 0.
     let done = step.saturating_sub(from);
-    if done == 0 { 0.0 } else { done as f64 / (to - from) as f64 }
+    if done == 0 {
+        0.0
+    } else {
+        done as f64 / (to - from) as f64
+    }
 }
 
 #[cfg(test)]
