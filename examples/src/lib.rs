@@ -1,1 +1,9 @@
-//! Short programs to copy.
+//! Short programs to copy, in `examples/`: `cargo run --release -p lfm2-examples --example text`.
+//!
+//! | example | shows |
+//! |---|---|
+//! | `text` | continuing a text, with options and speed |
+//! | `chat` | a conversation that is streamed |
+//! | `tools` | a model that calls a function of the program |
+//! | `logits` | the network without any text around it |
+//! | `download` | files from the Hub, with progress (`--features download`) |

@@ -1,1 +1,35 @@
-fn main() {}
+//! The `lfm2` command: every command is a thin layer over the library of the same name.
+//!
+//! `args` turns the command line into plain structs and opens nothing, `commands` has one file per
+//! command, `ui` everything that is about terminals. Results go to stdout, everything else to
+//! stderr.
+
+mod args;
+mod commands;
+mod exit;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    exit::report(run(Cli::parse()))
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    ui::log::start(cli.global.log);
+    ui::threads::limit(cli.global.threads)?;
+    match cli.command {
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Chat(args) => commands::chat::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Download(args) => commands::download::run(args),
+        Command::Quantize(args) => commands::quantize::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Train(args) => commands::train::run(&args, cli.global.threads),
+        Command::Eval(args) => commands::eval::run(&args),
+    }
+}

@@ -1,1 +1,53 @@
-//! placeholder
+//! The LFM2 family of models on Candle: one door.
+//!
+//! ```no_run
+//! # fn main() -> lfm2::Result<()> {
+//! let model = lfm2::TextModel::open("LiquidAI/LFM2-350M")?;
+//! for piece in model.chat("Name three uses of short convolutions.")? { print!("{}", piece?); }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | I want | use | example |
+//! |---|---|---|
+//! | an answer to one question | [`TextModel::chat`] | `chat` |
+//! | a conversation | [`TextModel::chat_session`] | `chat` |
+//! | a text to be continued | [`TextModel::generate`] | `text` |
+//! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
+//! | a model that is always there | `TextModel::embedded`, feature `embedded` | `text` |
+//! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
+//! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
+//! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
+//! | random weights of a published shape | [`shapes`] | the command `lfm2 bench` |
+//!
+//! The examples are in the folder `examples` of the repository: short programs to copy.
+//!
+//! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
+//! [`nn`] layers, [`text`] the text models, [`generate`] sampling, templates and conversations.
+
+#[cfg(feature = "embedded")]
+mod embedded;
+mod error;
+mod options;
+pub mod shapes;
+mod text_model;
+
+#[cfg(feature = "embedded")]
+pub use embedded::embedded_checkpoint;
+pub use error::{Error, Result};
+pub use lfm2_generate as generate;
+pub use lfm2_generate::{
+    Cancel, Chat, ChatEvent, ChatStream, Generation, GenerationOptions, Message,
+};
+pub use lfm2_hub as hub;
+pub use lfm2_hub::{ErrorKind, ModelSource};
+pub use lfm2_nn as nn;
+pub use lfm2_nn::{DType, Device, Tensor};
+pub use lfm2_text as text;
+pub use options::OpenOptions;
+pub use text_model::TextModel;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

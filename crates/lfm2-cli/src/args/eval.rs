@@ -1,0 +1,54 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::ModelArgs;
+
+const RECALL: &str = "\
+Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
+conversation, the model answers greedily, and the row counts when the answer occurs in what it
+says.
+
+Examples:
+  lfm2 eval recall --data data/stories/recall.jsonl.gz
+  lfm2 eval recall --data rows.jsonl --model model.gguf --json | tail -n 1";
+
+/// Measure how good a model is
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(subcommand)]
+    pub(crate) command: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Questions on a text in the prompt
+    Recall(RecallArgs),
+}
+
+/// Questions on a text in the prompt
+#[derive(Debug, Args)]
+#[command(after_help = RECALL)]
+pub(crate) struct RecallArgs {
+    /// The rows: JSON lines, plain or gzip
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Use only this many rows, from the start
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<NonZeroUsize>,
+    /// Tokens an answer may have
+    #[arg(short = 'n', long, value_name = "N", default_value = "32")]
+    pub(crate) max_new_tokens: NonZeroUsize,
+    /// Rows answered together
+    #[arg(long, value_name = "N", default_value = "16")]
+    pub(crate) batch: NonZeroUsize,
+    /// Write JSON: one line for the result
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show the rows that were answered wrongly on stderr
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}

@@ -1,0 +1,125 @@
+//! The command line as plain structs. Nothing here opens a file.
+
+mod bench;
+mod chat;
+mod download;
+mod eval;
+mod generate;
+mod inspect;
+mod model;
+mod quantize;
+mod sampling;
+mod train;
+
+use std::num::NonZeroUsize;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use bench::BenchArgs;
+pub(crate) use chat::ChatArgs;
+pub(crate) use download::DownloadArgs;
+pub(crate) use eval::{EvalArgs, EvalCommand, RecallArgs};
+pub(crate) use generate::GenerateArgs;
+pub(crate) use inspect::InspectArgs;
+pub(crate) use model::{Activations, DeviceArgs, DeviceKind, ModelArgs};
+pub(crate) use quantize::QuantizeArgs;
+pub(crate) use sampling::SamplingArgs;
+pub(crate) use train::{ResumeMode, TrainArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  lfm2 generate \"Once upon a time\"                         a story by the built-in model
+  lfm2 chat                                                a conversation with it
+  lfm2 chat --model LiquidAI/LFM2-350M                     ... with a model of the Hub
+  lfm2 inspect LFM2-350M-Q4_0.gguf                         what is in a file
+  lfm2 quantize ./LFM2-350M LFM2-350M-Q4_0.gguf --type q4_0
+  lfm2 bench --synthetic lfm2-1.2b --quantization q4_0     speed without a download
+
+A SOURCE is a folder with config.json and safetensors files, a GGUF file, or a model of the Hugging
+Face Hub: organisation/name, or organisation/name:file.gguf, each with an optional @revision.
+
+Environment:
+  LFM2_MODEL    the model when --model is not given
+  LFM2_LOG      the log level when --log is not given
+  LFM2_HISTORY  the file with the input history of `lfm2 chat`; empty for none
+  HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as in other Hub programs
+
+Exit codes:
+  0 done                     5 not supported by this build or model
+  1 a fault of this program  6 a limit was reached
+  2 wrong usage or input     7 busy, try again later
+  3 not found                8 a file or the network failed
+  4 damaged model or data    130 stopped with Ctrl-C";
+
+/// LFM2 language models on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "lfm2", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Threads to compute with [default: one per core]
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// What to tell about the work on stderr
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "LEVEL",
+        env = "LFM2_LOG",
+        hide_env = true
+    )]
+    pub(crate) log: LogLevel,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    #[default]
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Talk with a model
+    Chat(ChatArgs),
+    /// Show what a model is made of
+    Inspect(InspectArgs),
+    /// Fetch a model from the Hub
+    Download(DownloadArgs),
+    /// Write a model as a GGUF file
+    Quantize(QuantizeArgs),
+    /// Measure speed and memory
+    Bench(BenchArgs),
+    /// Train a model
+    Train(TrainArgs),
+    /// Measure how good a model is
+    Eval(EvalArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

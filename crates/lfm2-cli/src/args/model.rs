@@ -1,0 +1,53 @@
+//! Which model, and where it runs.
+
+use clap::{Args, ValueEnum};
+use lfm2::ModelSource;
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A folder, a GGUF file or organisation/name[@revision] [default: the built-in model]
+    #[arg(
+        short,
+        long,
+        value_name = "SOURCE",
+        env = "LFM2_MODEL",
+        hide_env = true
+    )]
+    pub(crate) model: Option<ModelSource>,
+    /// Open no connection; use what is in the local cache
+    #[arg(long)]
+    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct DeviceArgs {
+    /// Where the model runs
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: DeviceKind,
+    /// Number type of activations [default: f32 on a CPU, else bf16]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<Activations>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum DeviceKind {
+    #[default]
+    Cpu,
+    /// An NVIDIA card; needs a build with the feature `cuda`
+    Cuda,
+    /// An Apple GPU; needs a build with the feature `metal`
+    Metal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Activations {
+    F32,
+    F16,
+    Bf16,
+}

@@ -1,0 +1,81 @@
+//! `lfm2 chat`: reads lines, answers them, obeys commands that begin with a slash.
+
+mod lines;
+mod session;
+mod slash;
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use lfm2::generate::{Turns, recommended};
+
+use crate::args::ChatArgs;
+use crate::exit::Stopped;
+use crate::ui::interrupt::Interrupt;
+use crate::ui::open;
+use lines::{Line, Lines};
+use session::Session;
+use slash::Slash;
+
+/// Whether the conversation goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Ask,
+    End,
+}
+
+pub(crate) fn run(args: &ChatArgs) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let model = open::model(&args.model)?;
+    let mut lines = Lines::open()?;
+    if lines.is_terminal() {
+        eprintln!("{}: /help lists the commands, Ctrl-D ends.", model.origin());
+        if recommended(model.origin()).is_some_and(|preset| preset.turns == Turns::Single) {
+            eprintln!(
+                "This model was trained for one question and one answer: use /clear in between."
+            );
+        }
+    }
+    let mut session = Session::new(model, args)?;
+    loop {
+        let next = match lines.next()? {
+            Line::Text(text) => turn(&mut session, &interrupt, &text),
+            Line::Interrupted => Ok(Next::Ask),
+            Line::End => Ok(Next::End),
+        };
+        match next {
+            Ok(Next::Ask) => {}
+            Ok(Next::End) => break,
+            // A person can go on after a mistake, a script cannot see it.
+            Err(error) if lines.is_terminal() && !error.is::<io::Error>() => {
+                eprintln!("error: {error:#}")
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    lines.close();
+    Ok(())
+}
+
+fn turn(session: &mut Session, interrupt: &Interrupt, text: &str) -> Result<Next> {
+    match Slash::parse(text)? {
+        None => {
+            let watch = interrupt.watch();
+            session.ask(slash::unescape(text), &watch)?;
+            // In a terminal, Ctrl-C stops the answer; where nobody types, it stops the program.
+            if watch.is_cancelled() && !io::stdin().is_terminal() {
+                return Err(Stopped.into());
+            }
+        }
+        Some(Slash::Exit) => return Ok(Next::End),
+        Some(Slash::Help) => eprint!("{}", slash::HELP),
+        Some(Slash::Clear) => session.clear(),
+        Some(Slash::Undo) => session.undo(),
+        Some(Slash::System(text)) => session.set_system(&text)?,
+        Some(Slash::Save { path, overwrite }) => session.save(&path, overwrite)?,
+        Some(Slash::Load(path)) => session.load(&path)?,
+        Some(Slash::Stats) => session.stats(),
+    }
+    io::stdout().flush()?;
+    Ok(Next::Ask)
+}

@@ -1,0 +1,60 @@
+//! From the flags to an opened model.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use lfm2::hub::{self, Network};
+use lfm2::text::LoadOptions;
+use lfm2::{DType, Device, OpenOptions, TextModel};
+
+use super::progress::Downloads;
+use crate::args::{Activations, DeviceArgs, DeviceKind, ModelArgs};
+
+/// Opens the chosen model, or the built-in one.
+pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
+    let Some(source) = &args.model else {
+        let checkpoint = lfm2::embedded_checkpoint()?;
+        return Ok(TextModel::from_checkpoint(
+            &checkpoint,
+            &load(args.device)?,
+        )?);
+    };
+    let mut options = OpenOptions::default().with_files(files(args.offline));
+    options.load = load(args.device)?;
+    TextModel::open_with(source.clone(), &options).with_context(|| format!("opening {source}"))
+}
+
+/// How files are found, with bars for downloads.
+pub(crate) fn files(offline: bool) -> hub::OpenOptions {
+    let network = if offline {
+        Network::Offline
+    } else {
+        Network::Allowed
+    };
+    hub::OpenOptions::default()
+        .network(network)
+        .progress(Arc::new(Downloads::default()))
+}
+
+/// Where and in which numbers a model is loaded.
+pub(crate) fn load(args: DeviceArgs) -> Result<LoadOptions> {
+    let device = match args.device {
+        DeviceKind::Cpu => Device::Cpu,
+        DeviceKind::Cuda => Device::new_cuda(0).map_err(|e| missing("cuda", &e))?,
+        DeviceKind::Metal => Device::new_metal(0).map_err(|e| missing("metal", &e))?,
+    };
+    let options = LoadOptions::default().with_device(device);
+    Ok(match args.dtype {
+        None => options,
+        Some(Activations::F32) => options.with_dtype(DType::F32),
+        Some(Activations::F16) => options.with_dtype(DType::F16),
+        Some(Activations::Bf16) => options.with_dtype(DType::BF16),
+    })
+}
+
+fn missing(feature: &str, cause: &impl std::fmt::Display) -> lfm2::hub::Error {
+    hub::Error::Unsupported {
+        what: format!("the device \"{feature}\" ({cause})"),
+        hint: format!("it needs the hardware and a build with `--features {feature}`"),
+    }
+}

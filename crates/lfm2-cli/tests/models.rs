@@ -1,0 +1,319 @@
+//! The command on models: inspecting, quantising, measuring, training.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+
+use common::{checkpoint, run, text};
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+fn inspect(args: &[&str]) -> Value {
+    let outcome = run(&[&["inspect", "--json"], args].concat()).ok();
+    serde_json::from_str(&outcome.stdout).unwrap()
+}
+
+/// The config of LFM2-8B-A1B.
+fn moe_config() -> Value {
+    let attention = [2, 6, 10, 14, 18, 21];
+    let layers: Vec<_> = (0..24)
+        .map(|i| {
+            if attention.contains(&i) {
+                "full_attention"
+            } else {
+                "conv"
+            }
+        })
+        .collect();
+    json!({
+        "architectures": ["Lfm2MoeForCausalLM"], "model_type": "lfm2_moe", "hidden_size": 2048, "vocab_size": 65536,
+        "num_hidden_layers": 24, "layer_types": layers, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "intermediate_size": 7168, "moe_intermediate_size": 1792, "num_experts": 32, "num_experts_per_tok": 4,
+        "num_dense_layers": 2, "conv_L_cache": 3, "norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 128000,
+    })
+}
+
+#[test]
+fn inspect_needs_only_a_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, moe_config().to_string()).unwrap();
+    let facts = inspect(&[&text(&file)]);
+    assert_eq!(facts["parameters"], 8_339_930_560_u64);
+    assert_eq!(facts["active_parameters"], 1_557_740_992_u64);
+    assert_eq!(facts["layers"], "ccAcccAcccAcccAcccAccAcc");
+    assert_eq!(
+        (&facts["ffn_dim"], &facts["expert_dim"], &facts["head_dim"]),
+        (&json!(7168), &json!(1792), &json!(64))
+    );
+    // 6 attention layers, keys and values, 8 heads of 64 numbers of 2 bytes.
+    assert_eq!(facts["memory"][0]["context"], 1024);
+    assert_eq!(
+        facts["memory"][0]["kv_f16_bytes"],
+        6 * 2 * 8 * 64 * 2 * 1024
+    );
+    assert_eq!(facts["memory"][0]["conv_state_bytes"], 18 * 2 * 2048 * 4);
+    let same = inspect(&[&text(folder.path())]);
+    assert_eq!(same["parameters"], facts["parameters"]);
+    assert_eq!(run(&["inspect", &text(&file), "--check-values"]).code, 2);
+}
+
+#[test]
+fn inspect_shows_the_built_in_model() {
+    let shown = run(&["inspect", "--check-values"]).ok().stdout;
+    for part in [
+        "layers",
+        "parameters",
+        "conv state",
+        "Weights",
+        "BF16",
+        "<|im_end|>",
+        "largest magnitude",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+}
+
+#[test]
+fn inspect_finds_broken_values() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(checkpoint().join(file), folder.path().join(file)).unwrap();
+    }
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    // The last value of the last tensor becomes NaN.
+    let end = bytes.len();
+    bytes[end - 2..].copy_from_slice(&0x7FC1_u16.to_le_bytes());
+    std::fs::write(&weights, bytes).unwrap();
+    let outcome = run(&["inspect", &text(folder.path()), "--check-values"]);
+    assert_eq!(outcome.code, 4, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("1 NaN"), "{}", outcome.stdout);
+    run(&["inspect", &text(folder.path())]).ok();
+}
+
+#[test]
+fn a_quantised_file_is_a_model_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text(&folder.path().join("small.gguf"));
+    let source = text(&checkpoint());
+    let stderr = run(&[
+        "quantize", &source, &file, "--type", "q8_0", "--name", "small",
+    ])
+    .ok()
+    .stderr;
+    assert!(stderr.contains("tensors, Q8_0"), "{stderr}");
+
+    let (before, after) = (inspect(&[&source]), inspect(&[&file]));
+    for key in ["model_type", "layers", "parameters", "ffn_dim", "tokenizer"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    let types: Vec<&str> = after["weights"]["types"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|t| t["type"].as_str())
+        .collect();
+    assert!(
+        types.contains(&"Q8_0") && types.contains(&"F32"),
+        "{types:?}"
+    );
+    let report = run(&[
+        "generate",
+        "Once",
+        "-n",
+        "3",
+        "--temperature",
+        "0",
+        "-m",
+        &file,
+        "--json",
+    ])
+    .ok()
+    .json();
+    assert_eq!(report["generated_tokens"], 3);
+
+    // FS-02: an existing file is replaced only when told to.
+    let again = ["quantize", &source, &file, "--type", "f16"];
+    assert_eq!(run(&again).code, 2);
+    assert_eq!(inspect(&[&file])["weights"], after["weights"]);
+    run(&[&again[..], &["--force"]].concat()).ok();
+    assert_ne!(inspect(&[&file])["weights"], after["weights"]);
+}
+
+#[test]
+fn quantize_says_which_tensors_fell_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text(&folder.path().join("small.gguf"));
+    let stderr = run(&["quantize", &text(&checkpoint()), &file, "--type", "q4_k"])
+        .ok()
+        .stderr;
+    assert!(
+        stderr.contains("do not divide into Q4_K blocks"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn bench_measures_every_depth() {
+    let args = [
+        "bench",
+        "--prompt-tokens",
+        "8",
+        "--gen-tokens",
+        "3",
+        "--depth",
+        "0,16",
+        "--repeat",
+        "2",
+    ];
+    let report = run(&[&args[..], &["--json"]].concat()).ok().json();
+    let depths = report["depths"].as_array().unwrap();
+    assert_eq!(
+        depths
+            .iter()
+            .map(|d| d["depth"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 16]
+    );
+    for depth in depths {
+        for key in [
+            "prefill_tokens_per_second",
+            "decode_tokens_per_second",
+            "first_token_seconds",
+            "token_p95_seconds",
+        ] {
+            assert!(depth[key].as_f64().unwrap() > 0.0, "{key} {depth}");
+        }
+        assert!(depth["token_p50_seconds"].as_f64() <= depth["token_p95_seconds"].as_f64());
+    }
+    let shown = run(&args).ok().stdout;
+    assert!(
+        shown.contains("decode t/s") && shown.contains("median of 2"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn bench_knows_its_shapes() {
+    let outcome = run(&["bench", "--synthetic", "lfm2-9b"]);
+    assert_eq!(outcome.code, 3);
+    assert!(
+        outcome.stderr.contains("LFM2-24B-A2B"),
+        "{}",
+        outcome.stderr
+    );
+    let help = run(&["bench", "--help"]).ok().stdout;
+    for shape in lfm2::shapes::all() {
+        assert!(
+            help.contains(&shape.name().to_lowercase()),
+            "{}",
+            shape.name()
+        );
+    }
+}
+
+fn write_gzip(path: &Path, text: &str) {
+    let mut file = GzEncoder::new(
+        std::fs::File::create(path).unwrap(),
+        flate2::Compression::fast(),
+    );
+    file.write_all(text.as_bytes()).unwrap();
+    file.finish().unwrap();
+}
+
+#[test]
+fn eval_recall_reads_plain_and_gzipped_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "{\"prompt\": \"Who?\", \"answer\": \"\"}\n{\"prompt\": \"What?\", \"answer\": \"\\u0000never\"}\n";
+    let (plain, zipped) = (
+        folder.path().join("rows.jsonl"),
+        folder.path().join("rows.jsonl.gz"),
+    );
+    std::fs::write(&plain, rows).unwrap();
+    write_gzip(&zipped, rows);
+    for file in [&plain, &zipped] {
+        let outcome = run(&["eval", "recall", "--data", &text(file), "--json", "-n", "2"]).ok();
+        // An empty answer is in every output.
+        assert_eq!(outcome.stdout, "{\"accuracy\":0.5,\"rows\":2}\n");
+    }
+    let limited = run(&[
+        "eval",
+        "recall",
+        "--data",
+        &text(&plain),
+        "--limit",
+        "1",
+        "-n",
+        "2",
+    ])
+    .ok();
+    assert!(
+        limited.stdout.starts_with("1 of 1 rows right: 100.0 %"),
+        "{}",
+        limited.stdout
+    );
+    std::fs::write(&plain, "{\"prompt\": 1}\n").unwrap();
+    assert_eq!(run(&["eval", "recall", "--data", &text(&plain)]).code, 2);
+    assert_eq!(run(&["eval", "recall", "--data", "nowhere.jsonl"]).code, 3);
+}
+
+/// A run that takes a moment.
+fn tiny_run(steps: u64) -> Value {
+    json!({
+        "name": "tiny",
+        "base": {"fresh": {"vocab_size": 520, "config": {
+            "architectures": ["Lfm2ForCausalLM"], "model_type": "lfm2", "hidden_size": 16, "num_hidden_layers": 2,
+            "layer_types": ["conv", "full_attention"], "num_attention_heads": 2, "num_key_value_heads": 1,
+            "intermediate_size": 32, "block_auto_adjust_ff_dim": false, "block_multiple_of": 32,
+            "max_position_embeddings": 128, "tie_word_embeddings": true,
+        }}},
+        "data": [{"path": "text.txt", "format": "text", "holdout": 1}],
+        "steps": steps, "micro_batch_tokens": 64, "micro_batches": 1,
+        "schedule": {"kind": "warmup_stable_decay", "peak": 0.01, "floor": 0.001, "warmup": 1, "decay_from": 2, "total": 4},
+        "validate_every": 2, "save_every": 2, "seed": 1,
+    })
+}
+
+#[test]
+fn train_makes_a_model_and_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = "Once upon a time there was a boy named Sam. He had a red ball. The ball was lost.";
+    let text_file: Vec<String> = (0..12).map(|i| format!("{story} Day {i} came.")).collect();
+    std::fs::write(folder.path().join("text.txt"), text_file.join("\n\n")).unwrap();
+    let config = folder.path().join("run.json");
+    std::fs::write(&config, tiny_run(4).to_string()).unwrap();
+    let out = folder.path().join("out");
+    let args = [
+        "train",
+        "--config",
+        &text(&config),
+        "--out",
+        &text(&out),
+        "--threads",
+        "1",
+    ];
+
+    let outcome = run(&args).ok();
+    assert!(outcome.stderr.contains("perplexity"), "{}", outcome.stderr);
+    let model = outcome.stdout.trim_end().to_owned();
+    run(&["generate", "Once", "-n", "3", "-m", &model]).ok();
+    assert!(out.join("loss.svg").is_file());
+
+    // The same command again finds nothing left to do.
+    let again = run(&args).ok();
+    assert!(
+        again.stderr.contains("going on after step 4"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(run(&[&args[..], &["--resume", "never"]].concat()).code, 2);
+    let mut other = tiny_run(4);
+    other["seed"] = json!(2);
+    std::fs::write(&config, other.to_string()).unwrap();
+    let refused = run(&args);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("seed"), "{}", refused.stderr);
+}
