@@ -185,7 +185,7 @@ fn template_cases() {
             let prompt = template.render(&messages, &tools, &options);
             match case.get("prompt") {
                 Some(expected) => {
-                    assert_eq!(prompt.unwrap().text, expected.as_str().unwrap(), "{name}")
+                    assert_eq!(prompt.unwrap().text, expected.as_str().unwrap(), "{name}");
                 }
                 None => assert!(prompt.is_err(), "{name}: the reference refuses {case}"),
             }

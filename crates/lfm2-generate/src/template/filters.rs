@@ -4,7 +4,7 @@
 //! multiply it are replaced by bounded ones (`join`, `replace`, `indent`), or left out (`format`,
 //! `batch`, `slice`, `pprint`), which no template of the family misses.
 
-use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
@@ -16,6 +16,10 @@ use super::halt::Halt;
 use super::protect::GENERATION_MARKS;
 use super::python::{Characters, JsonStyle, Keys, to_json, to_str};
 use super::rewrite::{GENERATION, GUARD_ADD, GUARD_CONCAT, GUARD_REPEAT};
+
+/// The template variable with the time, in seconds since 1970. One rendering has one time, also
+/// when it runs twice to find positions.
+pub(super) const NOW: &str = "_lfm2_now";
 
 /// Python lists more, but a template has no use for it.
 const RANGE_ITEMS: i64 = 10_000;
@@ -71,16 +75,11 @@ pub(super) fn install(env: &mut Environment<'static>, limits: &TemplateLimits) {
     env.add_filter(GENERATION, generation);
     env.add_function(
         "raise_exception",
-        |message: &Value| -> Result<Value, Error> { Err(Halt::Raised(message.to_string()).into()) },
+        move |message: &Value| -> Result<Value, Error> {
+            Err(Halt::Raised(to_str(message, cap)?).into())
+        },
     );
-    env.add_function("strftime_now", |format: &str| {
-        strftime(SystemTime::now(), format).map_err(|directive| {
-            Error::new(
-                ErrorKind::InvalidOperation,
-                format!("strftime_now: {directive} is not known"),
-            )
-        })
-    });
+    env.add_function("strftime_now", strftime_now);
     env.add_function("range", range);
 }
 
@@ -298,6 +297,17 @@ fn generation(state: &State<'_, '_>, text: &str) -> String {
     out.push_str(text);
     out.extend(marks.next());
     out
+}
+
+fn strftime_now(state: &State<'_, '_>, format: &str) -> Result<String, Error> {
+    let seconds = state
+        .lookup(NOW)
+        .and_then(|now| u64::try_from(now).ok())
+        .unwrap_or_default();
+    strftime(UNIX_EPOCH + Duration::from_secs(seconds), format).map_err(|directive| {
+        let detail = format!("strftime_now: {directive} is not known");
+        Error::new(ErrorKind::InvalidOperation, detail)
+    })
 }
 
 fn range(start: i64, stop: Option<i64>, step: Option<i64>) -> Result<Vec<i64>, Error> {

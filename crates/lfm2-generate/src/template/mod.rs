@@ -1,9 +1,10 @@
 //! [`ChatTemplate`]: the Jinja template of a checkpoint, rendered as the reference renders it.
 //!
 //! Templates come with models and are not trusted: there is no loader, and source size, steps,
-//! recursion and output are bounded. Texts built inside a template are bounded one by one; a
-//! hostile one can still hold as many of them as it has steps, so lower
-//! [`TemplateLimits::fuel`] where memory is tight.
+//! recursion and output are bounded, and so is every text that operators and filters build. What
+//! is not bounded, because the engine offers no hook: how many values a template holds at once (as
+//! many as it has steps; lower [`TemplateLimits::fuel`] where memory is tight), and comparing lists
+//! that share their parts many levels deep, which is one step that can take very long.
 
 mod clock;
 mod encode;
@@ -17,6 +18,7 @@ mod rewrite;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
@@ -318,6 +320,10 @@ fn context(
     context.insert("tools".to_owned(), tools);
     let add = options.generation_prompt == GenerationPrompt::Add;
     context.insert("add_generation_prompt".to_owned(), Value::Bool(add));
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    context.insert(filters::NOW.to_owned(), Value::from(now.as_secs()));
     Ok(context)
 }
 

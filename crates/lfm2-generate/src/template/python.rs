@@ -206,7 +206,7 @@ impl ReprWriter {
                 .push_str(if value.is_true() { "True" } else { "False" }),
             ValueKind::Number => write_number(&mut self.out, value),
             ValueKind::String => {
-                write_repr_string(&mut self.out, value.as_str().unwrap_or_default())
+                write_repr_string(&mut self.out, value.as_str().unwrap_or_default());
             }
             ValueKind::Seq | ValueKind::Iterable => {
                 let (open, close) = if value.is_tuple() {
