@@ -35,7 +35,8 @@ pub use generate::{Finish, FinishReason, Generation, Output, Piece, PrefillProgr
 pub use generator::Generator;
 pub use message::{Content, Message, MessageLimits, Part, PartKind, Role, require_text};
 pub use options::{
-    EndTokens, GenerationOptions, MAX_LOGIT_BIAS, MAX_STOP_BYTES, MAX_STOP_IDS, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS,
+    EndTokens, GenerationOptions, MAX_LOGIT_BIAS, MAX_STOP_BYTES, MAX_STOP_IDS, MAX_STOP_STRINGS,
+    MAX_TOP_LOGPROBS,
 };
 pub use presets::{Preset, Turns, recommended};
 pub use prompt::ChatPrompt;
@@ -43,5 +44,7 @@ pub use reasoning::{ReasoningEvent, ReasoningStream, split_reasoning};
 pub use sample::{Candidate, Sampler, Token, TokenLogprob};
 pub use stop::{Released, StopCause, StopRules, stop_ids};
 pub use stream::{SpecialText, TextStream};
-pub use template::{ChatTemplate, GenerationPrompt, RenderOptions, Rendered, Spans, TemplateLimits, UserText};
+pub use template::{
+    ChatTemplate, GenerationPrompt, RenderOptions, Rendered, Spans, TemplateLimits, UserText,
+};
 pub use tools::{Tool, ToolCall, ToolCallStream, ToolEvent, ToolOutput, check_tools, write_calls};
