@@ -77,7 +77,7 @@ fn is_broken_pipe(error: &Error) -> bool {
 }
 
 /// The message and those of its causes that it does not contain already.
-fn one_line(error: &Error) -> String {
+pub(crate) fn one_line(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause

@@ -18,7 +18,7 @@
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
 //! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
 //! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
-//! | random weights of a published shape | [`shapes`] | the command `lfm2 bench` |
+//! | random weights of a published shape | [`text::shapes`] | the command `lfm2 bench` |
 //!
 //! The examples are in the folder `examples` of the repository: short programs to copy.
 //!
@@ -29,7 +29,6 @@
 mod embedded;
 mod error;
 mod options;
-pub mod shapes;
 mod text_model;
 
 #[cfg(feature = "embedded")]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use lfm2::generate::{Finish, RenderOptions};
 use lfm2::hub::gguf::Quantization;
-use lfm2::{ChatEvent, ErrorKind, Message, ModelSource, TextModel, shapes};
+use lfm2::text::shapes;
+use lfm2::{ChatEvent, ErrorKind, Message, ModelSource, TextModel};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/lfm2-text/tests/golden/dense_small")

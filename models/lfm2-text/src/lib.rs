@@ -5,6 +5,7 @@
 
 mod config;
 mod model;
+pub mod shapes;
 
 pub use config::{
     Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TensorRole, TensorSpec, TextConfig,

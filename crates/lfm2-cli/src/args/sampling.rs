@@ -2,6 +2,7 @@
 
 use clap::Args;
 use lfm2::GenerationOptions;
+use lfm2::generate::EndTokens;
 
 /// How tokens are drawn. What is not given is as recommended for the model.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +38,9 @@ pub(crate) struct SamplingArgs {
     /// End before this text; can be given several times
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
+    /// Go on where the model would end
+    #[arg(long)]
+    pub(crate) ignore_end: bool,
 }
 
 impl SamplingArgs {
@@ -53,6 +57,9 @@ impl SamplingArgs {
         set(&mut options.frequency_penalty, self.frequency_penalty);
         options.seed = Some(self.seed.unwrap_or_else(random_seed));
         options.stop.extend(self.stop.iter().cloned());
+        if self.ignore_end {
+            options.end_tokens = EndTokens::Ignore;
+        }
         options
     }
 }

@@ -45,7 +45,7 @@ fn run_recall(args: &RecallArgs) -> Result<()> {
                 eprintln!(
                     "expected {:?}, found {:?}",
                     outcome.row.answer, outcome.output
-                )
+                );
             });
         }
     })?;

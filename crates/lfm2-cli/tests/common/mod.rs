@@ -1,5 +1,9 @@
 //! Runs the command as a user would.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 #![allow(dead_code, reason = "every test file uses another part")]
 
 use std::ffi::OsStr;
@@ -7,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What a run of the command came to.
 #[derive(Debug)]
@@ -92,4 +96,28 @@ pub(crate) fn checkpoint() -> PathBuf {
 /// A path as an argument.
 pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
+}
+
+/// Writes the configuration and the data of a run with a model that learns nothing in a moment;
+/// returns the configuration and the folder for the run.
+pub(crate) fn tiny_run(folder: &Path, steps: u64) -> (String, String) {
+    let story = "Once upon a time there was a boy named Sam. He had a red ball. The ball was lost.";
+    let stories: Vec<String> = (0..12).map(|i| format!("{story} Day {i} came.")).collect();
+    std::fs::write(folder.join("text.txt"), stories.join("\n\n")).unwrap();
+    let options = json!({
+        "name": "tiny",
+        "base": {"fresh": {"vocab_size": 520, "config": {
+            "architectures": ["Lfm2ForCausalLM"], "model_type": "lfm2", "hidden_size": 16, "num_hidden_layers": 2,
+            "layer_types": ["conv", "full_attention"], "num_attention_heads": 2, "num_key_value_heads": 1,
+            "intermediate_size": 32, "block_auto_adjust_ff_dim": false, "block_multiple_of": 32,
+            "max_position_embeddings": 128, "tie_word_embeddings": true,
+        }}},
+        "data": [{"path": "text.txt", "format": "text", "holdout": 1}],
+        "steps": steps, "micro_batch_tokens": 64, "micro_batches": 1,
+        "schedule": {"kind": "constant", "peak": 0.01},
+        "validate_every": 2, "save_every": 2, "seed": 1,
+    });
+    let config = folder.join("run.json");
+    std::fs::write(&config, options.to_string()).unwrap();
+    (text(&config), text(&folder.join("out")))
 }

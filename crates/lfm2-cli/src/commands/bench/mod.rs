@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use lfm2::hub::Checkpoint;
-use lfm2::shapes;
-use lfm2::text::TextModel;
+use lfm2::text::{TextModel, shapes};
 use serde::Serialize;
 
 use crate::args::BenchArgs;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use lfm2::generate::{Turns, recommended};
 
 use crate::args::ChatArgs;
-use crate::exit::Stopped;
+use crate::exit::{Stopped, one_line};
 use crate::ui::interrupt::Interrupt;
 use crate::ui::open;
 use lines::{Line, Lines};
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
             Ok(Next::End) => break,
             // A person can go on after a mistake, a script cannot see it.
             Err(error) if lines.is_terminal() && !error.is::<io::Error>() => {
-                eprintln!("error: {error:#}")
+                eprintln!("error: {}", one_line(&error));
             }
             Err(error) => return Err(error),
         }

@@ -18,7 +18,7 @@ use facts::Facts;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let parts = Parts::open(args)?;
-    let mut facts = Facts::gather(&parts)?;
+    let mut facts = Facts::gather(&parts).with_context(|| format!("opening {}", parts.name))?;
     if args.check_values {
         let checkpoint = parts
             .weights

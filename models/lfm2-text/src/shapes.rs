@@ -1,9 +1,10 @@
 //! The shapes of the published text models, for measuring without their weights.
 //!
 //! ```no_run
-//! # fn main() -> lfm2::Result<()> {
-//! use lfm2::{hub::gguf::Quantization, shapes, text::LoadOptions};
+//! use lfm2_hub::gguf::Quantization;
+//! use lfm2_text::{LoadOptions, shapes};
 //!
+//! # fn main() -> lfm2_hub::Result<()> {
 //! let shape = shapes::find("lfm2-1.2b")?;
 //! let model = shape.synthetic(Quantization::Q4_0, 0, &LoadOptions::default())?;
 //! # Ok(())
@@ -12,12 +13,11 @@
 
 use std::sync::Arc;
 
+use lfm2_hub::gguf::{Quantization, QuantizeOptions};
+use lfm2_hub::{Error, Result, SyntheticSource};
 use serde_json::{Value, json};
 
-use crate::hub::gguf::{Quantization, QuantizeOptions};
-use crate::hub::{self, SyntheticSource};
-use crate::text::{self, Family, LayerKind, LoadOptions, TextConfig};
-use crate::{Error, Result};
+use crate::{Family, LayerKind, LoadOptions, TextConfig, TextModel};
 
 /// Shape facts of one published text model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,17 +109,17 @@ pub fn all() -> &'static [Shape] {
 /// The shape called `name`, in any case.
 ///
 /// # Errors
-/// [`hub::Error::NotFound`] with the list of names.
+/// [`Error::NotFound`] with the list of names.
 pub fn find(name: &str) -> Result<&'static Shape> {
     let found = SHAPES
         .iter()
         .find(|shape| shape.name.eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let names: Vec<&str> = SHAPES.iter().map(|shape| shape.name).collect();
-        Error::Hub(hub::Error::NotFound {
+        Error::NotFound {
             what: format!("a model shape called {name:?}"),
             hint: format!("known are {}", names.join(", ")),
-        })
+        }
     })
 }
 
@@ -167,19 +167,19 @@ impl Shape {
     /// # Errors
     /// None for the shapes of this module; a test holds that.
     pub fn config(&self) -> Result<TextConfig> {
-        Ok(TextConfig::from_json(&self.config_json())?)
+        TextConfig::from_json(&self.config_json())
     }
 
-    /// The model with random weights, stored as [`hub::gguf::quantize`] would store real ones.
+    /// The model with random weights, stored as [`lfm2_hub::gguf::quantize`] would store real ones.
     ///
     /// # Errors
-    /// [`hub::Error::Unsupported`] for a storage that random weights do not come in.
+    /// [`Error::Unsupported`] for a storage that random weights do not come in.
     pub fn synthetic(
         &self,
         storage: Quantization,
         seed: u64,
         options: &LoadOptions,
-    ) -> Result<text::TextModel> {
+    ) -> Result<TextModel> {
         let config = self.config()?;
         let shapes = config
             .tensors()
@@ -187,11 +187,7 @@ impl Shape {
             .map(|tensor| (tensor.name, tensor.shape));
         let embedding = QuantizeOptions::new(storage, self.name).embedding;
         let source = SyntheticSource::new(shapes, storage.stored(), embedding.stored(), seed)?;
-        Ok(text::TextModel::from_tensors(
-            config,
-            Arc::new(source),
-            options,
-        )?)
+        TextModel::from_tensors(config, Arc::new(source), options)
     }
 
     fn family(&self) -> Family {
@@ -239,8 +235,10 @@ mod tests {
         assert_eq!(parameters("LFM2.5-8B-A1B"), 8_467_856_832);
         assert_eq!(parameters("LFM3-1.7B"), 1_728_801_536);
         let big = find("LFM2-24B-A2B").unwrap().config().unwrap();
-        assert_eq!(big.parameters() / 10_000_000, 2_384);
-        assert_eq!(big.active_parameters() / 10_000_000, 233);
+        // Published with three digits only.
+        let billions = |n: u64| format!("{:.2}", n as f64 / 1e9);
+        assert_eq!(billions(big.parameters()), "23.84");
+        assert_eq!(billions(big.active_parameters()), "2.33");
     }
 
     #[test]
@@ -257,7 +255,7 @@ mod tests {
     fn names_are_found_in_any_case_and_listed_otherwise() {
         assert_eq!(find("lfm2-8b-a1b").unwrap().name(), "LFM2-8B-A1B");
         let error = find("lfm2-3b").unwrap_err();
-        assert_eq!(error.kind(), hub::ErrorKind::NotFound);
+        assert_eq!(error.kind(), lfm2_hub::ErrorKind::NotFound);
         assert!(error.to_string().contains("LFM2.5-230M"), "{error}");
     }
 }

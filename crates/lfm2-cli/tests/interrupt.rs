@@ -1,0 +1,113 @@
+//! CL-02: what Ctrl-C does.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+use common::{checkpoint, command, run, text, tiny_run};
+
+fn start(args: &[&str]) -> Child {
+    let mut command = command(args);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Presses Ctrl-C.
+fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Waits for the first byte, which says that the work has begun.
+fn wait_for(stream: &mut impl Read) {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).unwrap();
+}
+
+fn end(child: Child) -> (i32, Output) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), output)
+}
+
+/// Thousands of tokens, whatever the model would like.
+const LONG: [&str; 6] = [
+    "--seed",
+    "1",
+    "-n",
+    "4000",
+    "--ignore-end",
+    "--repetition-penalty=1",
+];
+
+#[test]
+fn cl_02_an_interrupted_text_ends_cleanly() {
+    let model = text(&checkpoint());
+    let args = [&["generate", "Once", "-m", &model], &LONG[..]].concat();
+    let mut child = start(&args);
+    wait_for(child.stdout.as_mut().unwrap());
+    interrupt(&child);
+    let (code, output) = end(child);
+    assert_eq!(code, 130);
+    assert!(output.stdout.ends_with(b"\n") && output.stderr.is_empty());
+}
+
+#[test]
+fn cl_02_an_interrupted_conversation_in_a_pipe_ends() {
+    let model = text(&checkpoint());
+    let args = [&["chat", "-m", &model], &LONG[..]].concat();
+    let mut child = start(&args);
+    // The pipe stays open: the command could go on.
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"Hello\nAnd then?\n")
+        .unwrap();
+    wait_for(child.stdout.as_mut().unwrap());
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn cl_02_an_interrupted_training_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, out) = tiny_run(folder.path(), 400);
+    let args = [
+        "train",
+        "--config",
+        &config,
+        "--out",
+        &out,
+        "--threads",
+        "1",
+    ];
+    let mut child = start(&args);
+    wait_for(child.stderr.as_mut().unwrap());
+    interrupt(&child);
+    let (code, output) = end(child);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(code, 130, "{stderr}");
+    assert!(stderr.contains("its state is saved"), "{stderr}");
+
+    let mut child = start(&args);
+    let mut stderr = child.stderr.take().unwrap();
+    wait_for(&mut stderr);
+    interrupt(&child);
+    let mut seen = String::new();
+    stderr.read_to_string(&mut seen).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{seen}");
+    assert!(
+        run(&[
+            "train", "--config", &config, "--out", &out, "--resume", "never"
+        ])
+        .code
+            == 2
+    );
+}
