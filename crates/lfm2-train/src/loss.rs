@@ -158,11 +158,7 @@ fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
 
 /// The two float types the loss is computed in.
 trait Number:
-    WithDType
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::AddAssign
-    + PartialOrd
+    WithDType + std::ops::Sub<Output = Self> + std::ops::SubAssign + std::ops::MulAssign + PartialOrd
 {
     fn exp(self) -> Self;
 }
@@ -210,9 +206,9 @@ fn row_gradient<T: Number>(out: &mut [T], row: &[T], target: usize, scale: T) {
     }
     let factor = T::from_f64(scale.to_f64() / sum);
     for out in out.iter_mut() {
-        *out = *out * factor;
+        *out *= factor;
     }
-    out[target] = out[target] - scale;
+    out[target] -= scale;
 }
 
 #[cfg(test)]

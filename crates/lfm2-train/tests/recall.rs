@@ -1,4 +1,5 @@
 //! The recall measurement with a model that knows the answers.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::Write;
 
@@ -102,7 +103,7 @@ fn measure(
     options.batch = batch;
     let mut outputs = Vec::new();
     let report = recall(&answerer, &rows(), &options, cancel, |outcome| {
-        outputs.push(outcome.output.to_string())
+        outputs.push(outcome.output.to_string());
     })?;
     Ok((report, outputs))
 }

@@ -1,4 +1,5 @@
 //! Bad data and bad settings, by the ids of the robustness table.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Whole runs on tiny data: learning, stopping, resuming, exporting.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
@@ -13,7 +14,7 @@ use lfm2_train::{
     Error, Resume, StepReport, TrainEvent, TrainProgress, Trainer, batch_gradients, batch_loss,
 };
 use serde_json::json;
-use support::{Bench, StopAfter};
+use support::Bench;
 
 /// Keeps every step's report.
 #[derive(Default)]
@@ -23,6 +24,20 @@ impl TrainProgress for Reports {
     fn event(&self, event: &TrainEvent<'_>) {
         if let TrainEvent::Step(report) = event {
             self.0.borrow_mut().push((*report).clone());
+        }
+    }
+}
+
+/// Asks to stop once a step is finished.
+struct StopAfter {
+    step: u64,
+    cancel: Cancel,
+}
+
+impl TrainProgress for StopAfter {
+    fn event(&self, event: &TrainEvent<'_>) {
+        if matches!(event, TrainEvent::Step(report) if report.step == self.step) {
+            self.cancel.cancel();
         }
     }
 }

@@ -1,19 +1,19 @@
 //! A training run small enough for tests, on data made here.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 
-use lfm2_generate::Cancel;
-use lfm2_train::{Result, Resume, TrainEvent, TrainOptions, TrainProgress, Trainer};
+use lfm2_train::{Result, Resume, TrainOptions, Trainer};
 use serde_json::{Value, json};
 
 /// A folder with data files; gone when dropped.
-pub struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
     /// A folder with a few stories and conversations.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bench = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -39,20 +39,20 @@ impl Bench {
         bench
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn run_folder(&self, name: &str) -> PathBuf {
+    pub(crate) fn run_folder(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path().join(name), text).unwrap();
     }
 
     /// A run of `steps` steps with some keys of its configuration replaced.
-    pub fn options(&self, steps: u64, changes: &Value) -> TrainOptions {
+    pub(crate) fn options(&self, steps: u64, changes: &Value) -> TrainOptions {
         let mut options = json!({
             "name": "test",
             "base": {"fresh": {"vocab_size": 300, "config": {
@@ -76,7 +76,7 @@ impl Bench {
         serde_json::from_value(options).unwrap()
     }
 
-    pub fn open(
+    pub(crate) fn open(
         &self,
         options: TrainOptions,
         run: &str,
@@ -84,19 +84,5 @@ impl Bench {
         threads: usize,
     ) -> Result<Trainer> {
         Trainer::open(options, self.path(), &self.run_folder(run), resume, threads)
-    }
-}
-
-/// Asks to stop once a step is finished.
-pub struct StopAfter {
-    pub step: u64,
-    pub cancel: Cancel,
-}
-
-impl TrainProgress for StopAfter {
-    fn event(&self, event: &TrainEvent<'_>) {
-        if matches!(event, TrainEvent::Step(report) if report.step == self.step) {
-            self.cancel.cancel();
-        }
     }
 }
