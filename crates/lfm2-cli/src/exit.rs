@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use anyhow::Error;
 use lfm2::ErrorKind;
 
+use crate::ui::screen;
+
 /// The work was stopped with Ctrl-C after what it had to say was said.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped")]
@@ -29,7 +31,7 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     }
     let kind = kind(&error);
     if !error.is::<Stopped>() {
-        eprintln!("error: {}", one_line(&error));
+        eprintln!("error: {}", screen::visible(&one_line(&error)));
     }
     ExitCode::from(code(kind))
 }

@@ -301,3 +301,25 @@ fn a_model_without_template_continues_text_and_refuses_to_chat() {
         outcome.stderr
     );
 }
+
+#[test]
+fn the_environment_chooses_a_model() {
+    let args = ["generate", "Once", "-n", "1", "--json"];
+    let mut command = command(&args);
+    let output = command.env("LFM2_MODEL", checkpoint()).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["model"], text(&checkpoint()));
+    assert_ne!(run(&args).ok().json()["model"], report["model"]);
+}
+
+#[test]
+fn fs_05_download_without_network_names_what_is_missing() {
+    let cache = tempfile::tempdir().unwrap();
+    let cache = text(cache.path());
+    let outcome = run(&["download", "some/model", "--cache-dir", &cache]);
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("some/model"), "{}", outcome.stderr);
+    assert!(outcome.stdout.is_empty());
+    // A path is not something to download.
+    assert_eq!(run(&["download", &cache]).code, 2);
+}

@@ -12,7 +12,7 @@ use super::report::{Usage, summary};
 use crate::args::GenerateArgs;
 use crate::exit::Stopped;
 use crate::ui::interrupt::Interrupt;
-use crate::ui::{input, json_line, open};
+use crate::ui::{input, json_line, open, screen};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let prompt = match args.prompt.as_str() {
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             usage: Usage::new(finish),
         })?;
     } else {
-        writeln!(io::stdout())?;
+        screen::print("\n")?;
     }
     if args.verbose {
         let seed = options
@@ -94,9 +94,7 @@ impl Out {
     fn push(&mut self, piece: &impl Display) -> Result<()> {
         let piece = piece.to_string();
         if self.streams && !piece.is_empty() {
-            let mut out = io::stdout().lock();
-            out.write_all(piece.as_bytes())?;
-            out.flush()?;
+            screen::print(&piece)?;
         }
         self.text.push_str(&piece);
         Ok(())
@@ -167,6 +165,6 @@ pub(crate) fn show_reasoning(text: &str) {
     let mut err = io::stderr().lock();
     if err.is_terminal() {
         // Reasoning that cannot be shown is no reason to stop.
-        let _ = write!(err, "\x1b[2m{text}\x1b[0m");
+        let _ = write!(err, "\x1b[2m{}\x1b[0m", screen::visible(text));
     }
 }

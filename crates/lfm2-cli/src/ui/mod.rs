@@ -6,6 +6,7 @@ pub(crate) mod interrupt;
 pub(crate) mod log;
 pub(crate) mod open;
 pub(crate) mod progress;
+pub(crate) mod screen;
 pub(crate) mod threads;
 
 use std::io::{self, Write};

@@ -7,12 +7,12 @@ mod slash;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
-use lfm2::generate::{Turns, recommended};
+use lfm2::generate::{Error as GenerateError, Turns, recommended};
 
 use crate::args::ChatArgs;
 use crate::exit::{Stopped, one_line};
 use crate::ui::interrupt::Interrupt;
-use crate::ui::open;
+use crate::ui::{open, screen};
 use lines::{Line, Lines};
 use session::Session;
 use slash::Slash;
@@ -47,14 +47,19 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
             Ok(Next::Ask) => {}
             Ok(Next::End) => break,
             // A person can go on after a mistake, a script cannot see it.
-            Err(error) if lines.is_terminal() && !error.is::<io::Error>() => {
-                eprintln!("error: {}", one_line(&error));
-            }
+            Err(error) if lines.is_terminal() && !error.is::<io::Error>() => complain(&error),
             Err(error) => return Err(error),
         }
     }
     lines.close();
     Ok(())
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {}", screen::visible(&one_line(error)));
+    if let Some(GenerateError::PromptTooLong { .. }) = error.downcast_ref() {
+        eprintln!("/undo or /clear makes room");
+    }
 }
 
 fn turn(session: &mut Session, interrupt: &Interrupt, text: &str) -> Result<Next> {

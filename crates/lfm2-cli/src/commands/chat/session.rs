@@ -1,10 +1,10 @@
 //! The conversation itself: asks, remembers, saves.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lfm2::generate::{Finish, RenderOptions, Role};
+use lfm2::generate::{Finish, FinishReason, RenderOptions, Role};
 use lfm2::hub::{Error, Overwrite, write_atomic};
 use lfm2::{Cancel, Chat, ChatEvent, GenerationOptions, Message, TextModel};
 
@@ -12,7 +12,7 @@ use crate::args::ChatArgs;
 use crate::commands::generate::{show_reasoning, user_text};
 use crate::commands::report::summary;
 use crate::exit::invalid;
-use crate::ui::input;
+use crate::ui::{input, screen};
 
 pub(super) struct Session {
     model: TextModel,
@@ -45,24 +45,25 @@ impl Session {
 
     /// Answers a question on stdout.
     pub(super) fn ask(&mut self, text: &str, cancel: &Cancel) -> Result<()> {
-        let mut out = io::stdout().lock();
         for event in self.chat.send(text)?.with_cancel(cancel) {
             match event? {
-                ChatEvent::Text(piece) => {
-                    out.write_all(piece.as_bytes())?;
-                    out.flush()?;
-                }
+                ChatEvent::Text(piece) => screen::print(&piece)?,
                 ChatEvent::Reasoning(piece) => show_reasoning(&piece),
                 ChatEvent::ToolCall(call) => {
-                    writeln!(out, "{}", serde_json::to_string(&call)?)?;
+                    screen::print(&format!("{}\n", serde_json::to_string(&call)?))?;
                 }
                 ChatEvent::Done(finish) => self.last = Some(finish),
                 _ => {}
             }
         }
-        writeln!(out)?;
-        if let Some(finish) = self.last.as_ref().filter(|_| self.verbose) {
-            eprintln!("{}", summary(finish));
+        screen::print("\n")?;
+        if let Some(finish) = &self.last {
+            if self.verbose {
+                eprintln!("{}", summary(finish));
+            }
+            if finish.reason == FinishReason::Length && io::stderr().is_terminal() {
+                eprintln!("(cut off: there was no room for more tokens)");
+            }
         }
         Ok(())
     }

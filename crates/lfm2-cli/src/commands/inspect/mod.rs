@@ -4,8 +4,6 @@ mod facts;
 mod show;
 mod values;
 
-use std::io::{self, Write};
-
 use anyhow::{Context, Result};
 use lfm2::hub::{Checkpoint, CheckpointInfo, Error, Limits};
 use lfm2::{ErrorKind, ModelSource};
@@ -13,7 +11,7 @@ use serde_json::Value;
 
 use crate::args::InspectArgs;
 use crate::exit::invalid;
-use crate::ui::{json_pretty, open};
+use crate::ui::{json_pretty, open, screen};
 use facts::Facts;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
@@ -29,7 +27,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     if args.json {
         json_pretty(&facts)?;
     } else {
-        io::stdout().write_all(show::text(&facts).as_bytes())?;
+        screen::print(&show::text(&facts))?;
     }
     match facts.values.map_or(0, |values| values.broken.len()) {
         0 => Ok(()),
