@@ -68,5 +68,8 @@ impl HybridBlock {
 }
 
 fn maybe(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-    norm.map_or(Ok(x.clone()), |n| n.forward(&x))
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => Ok(x),
+    }
 }

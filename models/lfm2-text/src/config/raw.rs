@@ -306,7 +306,7 @@ fn moe(keys: Keys<'_>, layers: usize, limits: &Limits) -> Result<MoeSpec> {
 
 fn norm_eps(keys: Keys<'_>) -> Result<f64> {
     let eps = keys.float("norm_eps")?.unwrap_or(1e-5);
-    if eps < 0.0 || eps >= 1.0 {
+    if !(0.0..1.0).contains(&eps) {
         return Err(Error::config(
             "norm_eps",
             format!("expected a number from 0 to 1, found {eps}"),
