@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use ui::threads::Work;
 
 fn main() -> ExitCode {
     exit::report(run(Cli::parse()))
@@ -21,7 +22,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     ui::log::start(cli.global.log);
-    ui::threads::limit(cli.global.threads)?;
+    let work = match &cli.command {
+        Command::Train(_) => Work::Apart,
+        _ => Work::Together,
+    };
+    ui::threads::limit(cli.global.threads, work)?;
     match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Chat(args) => commands::chat::run(&args),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::DataFile;
 use crate::{Error, Result};
 
-/// One question: the prompt and a text that a right answer contains.
+/// One question: the prompt and a text that a right answer contains, in capitals or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecallRow {
     /// What the user says.
@@ -75,7 +75,8 @@ pub struct RecallOutcome<'a> {
     pub row: &'a RecallRow,
     /// What the model said.
     pub output: &'a str,
-    /// Whether the output contains the answer.
+    /// Whether the output contains the answer; case does not count, since an answer that is a whole
+    /// sentence begins with a capital.
     pub right: bool,
 }
 
@@ -101,7 +102,7 @@ impl std::fmt::Debug for Answerer<'_> {
 }
 
 /// Answers every row greedily, as the only user turn of a conversation, and counts the answers that
-/// contain the right one.
+/// contain the right one, whatever its case.
 ///
 /// # Errors
 /// [`Error::Cancelled`] with the number of finished rows; errors of template, tokenizer and model.
@@ -127,7 +128,7 @@ pub fn recall(
             .iter()
             .zip(answerer.answers(rows, options.max_new_tokens)?)
         {
-            let hit = output.contains(&row.answer);
+            let hit = output.to_lowercase().contains(&row.answer.to_lowercase());
             right += usize::from(hit);
             outcome(&RecallOutcome {
                 row,

@@ -72,7 +72,7 @@ fn rows() -> Vec<RecallRow> {
     };
     vec![
         row("Fox ran.", "Fox"),
-        row("Owl hid. Who?", "Owl"),
+        row("Owl hid. Who?", "owl"),
         row("Fox hid.", "Owl"),
     ]
 }

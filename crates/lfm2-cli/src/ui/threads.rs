@@ -10,24 +10,40 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-const VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"];
+/// What the threads work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// All on the same operation.
+    Together,
+    /// Each on a micro-batch of its own. A pool that splits single operations would only make them
+    /// wait for each other: training is four times slower with it.
+    Apart,
+}
 
 /// Makes the rest of the program compute on `threads` threads; `None` leaves that to the machine.
-pub(crate) fn limit(threads: Option<NonZeroUsize>) -> Result<()> {
-    let Some(threads) = threads.map(|n| n.to_string()) else {
-        return Ok(());
+pub(crate) fn limit(threads: Option<NonZeroUsize>, work: Work) -> Result<()> {
+    let threads = threads.map(|n| n.to_string());
+    let candle = match work {
+        Work::Together => threads.clone(),
+        Work::Apart => Some("1".to_owned()),
     };
-    let is_set = |name: &str| env::var(name).is_ok_and(|value| value == threads);
-    if VARIABLES.into_iter().all(is_set) {
+    let wanted = [
+        ("RAYON_NUM_THREADS", threads),
+        ("CANDLE_NUM_THREADS", candle),
+    ];
+    let wanted = wanted
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .filter(|(name, value)| env::var(name).as_ref() != Ok(value));
+    let wanted: Vec<(&str, String)> = wanted.collect();
+    if wanted.is_empty() {
         return Ok(());
     }
     let program =
-        env::current_exe().context("finding this program to start it again for --threads")?;
+        env::current_exe().context("finding this program to start it again with its threads")?;
     let mut command = Command::new(program);
-    command
-        .args(env::args_os().skip(1))
-        .envs(VARIABLES.map(|name| (name, &threads)));
-    start_over(command).context("starting this program again for --threads")
+    command.args(env::args_os().skip(1)).envs(wanted);
+    start_over(command).context("starting this program again with its threads")
 }
 
 #[cfg(unix)]
