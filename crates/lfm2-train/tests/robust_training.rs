@@ -129,6 +129,10 @@ fn settings_without_meaning_are_refused_by_name() {
         ("clip", json!({"clip": -1.0})),
         ("data", json!({"data": []})),
         (
+            "answer_weight",
+            json!({"data": [{"path": "data", "format": "chat", "answer_weight": 0.0}]}),
+        ),
+        (
             "share",
             json!({"data": [{"path": "data", "format": "chat", "share": -0.5}]}),
         ),

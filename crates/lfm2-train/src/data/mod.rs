@@ -48,6 +48,11 @@ impl Document {
         &self.tokens
     }
 
+    /// How much each token counts in the loss as the target of the one before it.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
     /// The number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
@@ -198,6 +203,10 @@ impl Source {
         if encoder.max_tokens < 2 {
             let detail = format!("expected at least 2, found {}", encoder.max_tokens);
             return Err(Error::option("micro_batch_tokens", detail));
+        }
+        if !(options.answer_weight.is_finite() && options.answer_weight > 0.0) {
+            let detail = format!("expected a number above 0, found {}", options.answer_weight);
+            return Err(Error::option("answer_weight", detail));
         }
         let path = folder.join(&options.path);
         let file = DataFile::read(&path)?;
