@@ -16,7 +16,7 @@
 //! use lfm2_generate::Cancel;
 //! use lfm2_train::{Resume, TrainOptions, Trainer};
 //!
-//! let config = Path::new("models/lfm2-tiny-stories/run.json");
+//! let config = Path::new("models/lfm2-tiny-stories/run-1.json");
 //! let options = TrainOptions::read(config)?;
 //! let base = config.parent().unwrap_or(Path::new("."));
 //! let mut trainer = Trainer::open(options, base, Path::new("run"), Resume::Continue, 0)?;

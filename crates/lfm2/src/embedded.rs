@@ -8,7 +8,7 @@ use crate::hub::{Checkpoint, Limits, MemoryFiles};
 /// A file of the embedded checkpoint's folder, as a literal: `include_bytes!` takes no constants.
 macro_rules! file {
     ($name:literal) => {
-        concat!("../../../models/lfm2-text/tests/golden/dense_small/", $name)
+        concat!("../../../models/lfm2-tiny-stories/", $name)
     };
 }
 

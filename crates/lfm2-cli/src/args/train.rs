@@ -9,7 +9,7 @@ at the end the model in `checkpoint`. Ctrl-C saves the state; the same command g
 with the same result as if it had not been stopped.
 
 Examples:
-  lfm2 train --config models/lfm2-tiny-stories/run.json --out run
+  lfm2 train --config models/lfm2-tiny-stories/run-1.json --out run
   lfm2 chat --model run/checkpoint";
 
 /// Train a model
