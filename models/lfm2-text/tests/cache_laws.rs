@@ -1,4 +1,8 @@
 //! Laws of the cache: pieces = whole, rewound = fresh, forked = independent, together = alone.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod support;
 
