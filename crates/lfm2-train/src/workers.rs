@@ -50,8 +50,12 @@ impl Workers {
                 scope.spawn(move || {
                     pool.install(|| {
                         while let Some((index, item)) = claim(next, items) {
+                            let result = work(item);
+                            if result.is_err() {
+                                next.store(items.len(), Ordering::Relaxed);
+                            }
                             // The receiver is gone after an error.
-                            if sender.send((index, work(item))).is_err() {
+                            if sender.send((index, result)).is_err() {
                                 break;
                             }
                         }
@@ -62,8 +66,7 @@ impl Workers {
             let mut early = BTreeMap::new();
             let mut due = 0;
             for (index, result) in receiver {
-                let result = result.inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
-                early.insert(index, result);
+                early.insert(index, result?);
                 while let Some(result) = early.remove(&due) {
                     take(result);
                     due += 1;
@@ -105,23 +108,26 @@ mod tests {
 
     #[test]
     fn the_first_error_ends_the_work() {
-        let begun = AtomicUsize::new(0);
         let items: Vec<usize> = (0..1000).collect();
-        let work = |&n: &usize| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            if n == 3 {
-                Err(Error::option("n", "three"))
-            } else {
-                Ok(n)
-            }
-        };
-        let mut taken = 0;
-        let error = Workers::new(2)
-            .unwrap()
-            .for_each_in_order(&items, work, |_| taken += 1)
-            .unwrap_err();
-        assert!(error.to_string().contains("three") && taken <= 4);
-        assert!(begun.load(Ordering::Relaxed) < 1000);
+        for threads in [1, 2] {
+            let begun = AtomicUsize::new(0);
+            let work = |&n: &usize| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                if n == 3 {
+                    Err(Error::option("n", "three"))
+                } else {
+                    Ok(n)
+                }
+            };
+            let mut taken = 0;
+            let error = Workers::new(threads)
+                .unwrap()
+                .for_each_in_order(&items, work, |_| taken += 1)
+                .unwrap_err();
+            assert!(error.to_string().contains("three") && taken <= 3);
+            // A second worker may get through any number of items before the error is there.
+            assert!(threads > 1 || begun.load(Ordering::Relaxed) == 4);
+        }
     }
 
     #[test]
