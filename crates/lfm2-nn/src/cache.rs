@@ -245,7 +245,8 @@ pub struct Mark {
     pub len: usize,
 }
 
-/// The state of a group of sequences; see the [module](self) documentation.
+/// The state of a group of sequences, one per row, all independent. Only real tokens are stored,
+/// never padding.
 #[derive(Debug)]
 pub struct Cache {
     layout: CacheLayout,
