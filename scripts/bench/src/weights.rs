@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use lfm2::hub::gguf::{Quantization, QuantizeInput, QuantizeOptions, quantize};
 use lfm2::hub::{Overwrite, StoredType, SyntheticSource, TensorSource, write_safetensors};
 use lfm2::text::TextConfig;
-use lfm2::{DType, Device, Tensor, shapes};
+use lfm2::text::shapes;
+use lfm2::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
