@@ -36,7 +36,7 @@ pub use cache::{Cache, CacheLayout, CacheSpec, KvSlot, LayerCache, LayerShape, M
 pub use candle_core::{DType, Device, Module, Tensor};
 pub use decoder::{Decoder, Input, Want};
 pub use ffn::{MoeConfig, MoeFeedForward, Routing, SwiGlu, expert_load};
-pub use linear::{Embedding, Linear, dequantize};
+pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
 pub use observer::Observer;
 pub use pass::{Pass, PassKind, Span};

@@ -1,9 +1,7 @@
 //! [`Linear`] and [`Embedding`]: one type each, dense or quantised.
 
-use std::sync::Arc;
-
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{DType, Device, Module, Result, Tensor};
+use candle_core::quantized::QMatMul;
+use candle_core::{DType, Module, Result, Tensor};
 
 use crate::{Matrix, ops};
 
@@ -79,12 +77,4 @@ impl Module for Embedding {
             Matrix::Blocks(blocks) => blocks.embedding(ids)?.to_dtype(self.dtype),
         }
     }
-}
-
-/// Reads a block-quantised matrix back as plain numbers.
-///
-/// # Errors
-/// When the device fails.
-pub fn dequantize(blocks: &Arc<QTensor>, device: &Device) -> Result<Tensor> {
-    blocks.dequantize(device)
 }
