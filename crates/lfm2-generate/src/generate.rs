@@ -4,93 +4,19 @@
 //! [`Chat`](crate::Chat).
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::Tensor;
 use lfm2_hub::Tokenizer;
 use lfm2_nn::{Cache, Input, Segment, Step, Want};
 
+use crate::logits::read_logits;
+use crate::sequence::Sequence;
 use crate::{
-    Cancel, Error, GenerationOptions, Generator, Result, Sampler, SpecialText, StopCause,
-    StopRules, TextStream, Token,
+    Cancel, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result, SpecialText,
 };
 
 /// Prompt tokens per forward pass: enough for large matrices, few enough to be interrupted soon.
 const DEFAULT_PREFILL_CHUNK: usize = 512;
-
-/// Text that came with one token.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Piece {
-    /// The text that became certain; empty while a character or a possible stop string is open.
-    pub text: String,
-    /// The drawn token; `None` for text that was held back when the generation was cancelled.
-    pub token: Option<Token>,
-}
-
-impl fmt::Display for Piece {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Why a generation is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The text came to its end.
-    Stop(StopCause),
-    /// The number of tokens asked for, or the context, is used up.
-    Length,
-    /// [`Cancel`] was used.
-    Cancelled,
-}
-
-/// What a finished generation took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finish {
-    /// Why it is over.
-    pub reason: FinishReason,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens of the prompt that were in the cache already.
-    pub reused_tokens: usize,
-    /// Tokens drawn, an end token included.
-    pub generated_tokens: usize,
-    /// From the first forward pass to the first token.
-    pub prefill_time: Duration,
-    /// From the first token to the end.
-    pub decode_time: Duration,
-}
-
-impl Finish {
-    /// Tokens per second after the first; `None` when there was only one.
-    pub fn decode_speed(&self) -> Option<f64> {
-        let tokens = self.generated_tokens.checked_sub(1).filter(|n| *n > 0)?;
-        Some(tokens as f64 / self.decode_time.as_secs_f64())
-    }
-
-    /// Prompt tokens per second, reused ones left out; `None` when all were reused.
-    pub fn prefill_speed(&self) -> Option<f64> {
-        let tokens = self
-            .prompt_tokens
-            .checked_sub(self.reused_tokens)
-            .filter(|n| *n > 0)?;
-        Some(tokens as f64 / self.prefill_time.as_secs_f64())
-    }
-}
-
-/// A whole answer.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Output {
-    /// The text.
-    pub text: String,
-    /// The drawn tokens.
-    pub tokens: Vec<Token>,
-    /// How it ended.
-    pub finish: Finish,
-}
 
 /// How far a prompt was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,28 +36,18 @@ type OnPrefill<'a> = Box<dyn FnMut(PrefillProgress) + Send + 'a>;
 pub struct Generation<'a> {
     generator: &'a Generator,
     place: Place<'a>,
-    prompt: Vec<u32>,
-    reused: usize,
-    /// How many tokens may be drawn.
-    room: usize,
-    sampler: Sampler,
-    stream: TextStream,
-    stops: StopRules,
+    sequence: Sequence,
     cancel: Cancel,
     prefill_chunk: usize,
     on_prefill: Option<OnPrefill<'a>>,
-    generated: Vec<u32>,
     logits: Vec<f32>,
-    clock: Clock,
     state: State,
 }
 
 impl fmt::Debug for Generation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Generation")
-            .field("prompt_tokens", &self.prompt.len())
-            .field("generated", &self.generated)
-            .field("room", &self.room)
+            .field("sequence", &self.sequence)
             .field("state", &self.state)
             .finish_non_exhaustive()
     }
@@ -166,21 +82,6 @@ enum State {
     Failed,
 }
 
-#[derive(Debug, Default)]
-struct Clock {
-    started: Option<Instant>,
-    first_token: Option<Instant>,
-}
-
-impl Clock {
-    fn times(&self) -> (Duration, Duration) {
-        let now = Instant::now();
-        let started = self.started.unwrap_or(now);
-        let first = self.first_token.unwrap_or(now);
-        (first - started, now - first)
-    }
-}
-
 /// Whether there is something to go on with.
 enum Fed {
     Logits,
@@ -194,41 +95,14 @@ impl<'a> Generation<'a> {
         prompt: Vec<u32>,
         options: &GenerationOptions,
     ) -> Result<Self> {
-        let vocab = generator.decoder().vocab_size();
-        let mut sampler = Sampler::new(options, vocab)?;
-        if prompt.is_empty() {
-            return Err(Error::InvalidInput("the prompt has no tokens".to_owned()));
-        }
-        if let Some((at, id)) = prompt
-            .iter()
-            .enumerate()
-            .find(|(_, id)| **id as usize >= vocab)
-        {
-            let text = format!("prompt token {at}: id {id} is outside the vocabulary of {vocab}");
-            return Err(Error::InvalidInput(text));
-        }
-        let Some(left) = generator.context().checked_sub(prompt.len()) else {
-            return Err(Error::PromptTooLong {
-                prompt: prompt.len(),
-                context: generator.context(),
-            });
-        };
-        sampler.observe_prompt(&prompt);
         Ok(Self {
             generator,
             place,
-            prompt,
-            reused: 0,
-            room: options.max_new_tokens.min(left),
-            sampler,
-            stream: TextStream::new(generator.tokenizer().clone(), SpecialText::Hidden),
-            stops: StopRules::new(options, generator.stop_ids()),
+            sequence: Sequence::new(generator, prompt, options)?,
             cancel: Cancel::new(),
             prefill_chunk: DEFAULT_PREFILL_CHUNK,
             on_prefill: None,
-            generated: Vec::new(),
             logits: Vec::new(),
-            clock: Clock::default(),
             state: State::Running,
         })
     }
@@ -253,7 +127,7 @@ impl<'a> Generation<'a> {
 
     /// Chooses which special tokens become text; by default none.
     pub fn with_special_text(mut self, special: SpecialText) -> Self {
-        self.stream = TextStream::new(self.generator.tokenizer().clone(), special);
+        self.sequence.show_special(special);
         self
     }
 
@@ -264,12 +138,12 @@ impl<'a> Generation<'a> {
 
     /// The seed of the random stream, for doing the same again.
     pub fn seed(&self) -> u64 {
-        self.sampler.seed()
+        self.sequence.seed()
     }
 
     /// The tokens drawn so far.
     pub fn generated(&self) -> &[u32] {
-        &self.generated
+        self.sequence.generated()
     }
 
     /// How it ended; `None` while it goes on, and after an error.
@@ -294,7 +168,7 @@ impl<'a> Generation<'a> {
         }
         let finish = match self.state {
             State::Finished(finish) => finish,
-            State::Running | State::Failed => self.report(FinishReason::Cancelled),
+            State::Running | State::Failed => self.sequence.finish(FinishReason::Cancelled),
         };
         Ok(Output {
             text,
@@ -304,72 +178,25 @@ impl<'a> Generation<'a> {
     }
 
     fn advance(&mut self) -> Result<Option<Piece>> {
-        if self.generated.len() >= self.room {
+        if self.sequence.is_full() {
             self.end(FinishReason::Length);
             return Ok(None);
         }
-        self.clock.started.get_or_insert_with(Instant::now);
+        self.sequence.start_clock();
         if let Fed::Cancelled = self.feed()? {
-            let text = self.rest();
+            let text = self.sequence.rest();
             self.end(FinishReason::Cancelled);
             return Ok((!text.is_empty()).then_some(Piece { text, token: None }));
         }
-        let token = self.sampler.sample(&mut self.logits)?;
-        self.clock.first_token.get_or_insert_with(Instant::now);
-        self.generated.push(token.id);
-        let text = self.text_of(token.id)?;
-        Ok(Some(Piece {
-            text,
-            token: Some(token),
-        }))
-    }
-
-    /// The text that `id` makes certain; ends the generation when it is over with it.
-    fn text_of(&mut self, id: u32) -> Result<String> {
-        if self.stops.is_stop_id(id) {
-            let text = self.rest();
-            self.end(FinishReason::Stop(StopCause::Id(id)));
-            return Ok(text);
+        let drawn = self.sequence.draw(&mut self.logits)?;
+        if let Some(reason) = drawn.ended_by {
+            self.end(reason);
         }
-        // Embedding tables have rows that no token uses; a model may still choose one.
-        let text = match self.generator.tokenizer().token_bytes(id) {
-            Ok(_) => self.stream.push(id)?,
-            Err(_) => String::new(),
-        };
-        let mut released = self.stops.push(&text);
-        if let Some(stop) = released.stopped_by {
-            self.end(FinishReason::Stop(StopCause::Text(stop)));
-        } else if self.generated.len() >= self.room {
-            released.text.push_str(&self.rest());
-            self.end(FinishReason::Length);
-        }
-        Ok(released.text)
-    }
-
-    /// Everything held back, when no token follows.
-    fn rest(&mut self) -> String {
-        let unfinished = self.stream.finish();
-        let mut released = self.stops.push(&unfinished);
-        if released.stopped_by.is_none() {
-            released.text.push_str(&self.stops.finish());
-        }
-        released.text
+        Ok(Some(drawn.piece))
     }
 
     fn end(&mut self, reason: FinishReason) {
-        self.state = State::Finished(self.report(reason));
-    }
-
-    fn report(&self, reason: FinishReason) -> Finish {
-        let (prefill_time, decode_time) = self.clock.times();
-        Finish {
-            reason,
-            prompt_tokens: self.prompt.len(),
-            reused_tokens: self.reused,
-            generated_tokens: self.generated.len(),
-            prefill_time,
-            decode_time,
-        }
+        self.state = State::Finished(self.sequence.finish(reason));
     }
 
     /// Brings the cache up to date and the logits of the next token into `self.logits`.
@@ -377,7 +204,7 @@ impl<'a> Generation<'a> {
         if self.cancel.is_cancelled() {
             return Ok(Fed::Cancelled);
         }
-        match self.generated.last() {
+        match self.sequence.generated().last() {
             None => self.prefill(),
             Some(&id) => {
                 let logits = self.forward(&[id], Want::LastLogits)?;
@@ -388,16 +215,9 @@ impl<'a> Generation<'a> {
     }
 
     fn prefill(&mut self) -> Result<Fed> {
-        self.reused = self.reuse()?;
-        let prompt = std::mem::take(&mut self.prompt);
-        let result = self.prefill_from(&prompt);
-        self.prompt = prompt;
-        result
-    }
-
-    fn prefill_from(&mut self, prompt: &[u32]) -> Result<Fed> {
-        let total = prompt.len();
-        let mut done = self.reused;
+        let total = self.sequence.prompt().len();
+        let mut done = self.reuse()?;
+        self.sequence.set_reused(done);
         while done < total {
             if self.cancel.is_cancelled() {
                 return Ok(Fed::Cancelled);
@@ -409,7 +229,8 @@ impl<'a> Generation<'a> {
             } else {
                 Want::Hidden
             };
-            let output = self.forward(&prompt[done..end], want)?;
+            let ids = self.sequence.prompt()[done..end].to_vec();
+            let output = self.forward(&ids, want)?;
             done = end;
             if done == total {
                 read_logits(&output, &mut self.logits)?;
@@ -425,14 +246,15 @@ impl<'a> Generation<'a> {
     /// of the prompt is always fed, since its logits are needed.
     fn reuse(&mut self) -> Result<usize> {
         let row = self.place.row();
+        let prompt = self.sequence.prompt();
         let cache = self.place.cache();
         let fed = cache.fed_ids(row);
         let common = fed
             .iter()
-            .zip(&self.prompt)
+            .zip(prompt)
             .take_while(|(fed, id)| **fed == Some(**id))
             .count();
-        let common = common.min(self.prompt.len() - 1);
+        let common = common.min(prompt.len() - 1);
         if common == 0 {
             cache.clear_row(row);
         } else if common < fed.len() {
@@ -469,21 +291,4 @@ impl Iterator for Generation<'_> {
         }
         result.transpose()
     }
-}
-
-/// Copies the `(1, vocab)` logits of one sequence into `buffer`, which keeps its memory.
-fn read_logits(logits: &Tensor, buffer: &mut Vec<f32>) -> Result<()> {
-    let logits = logits.flatten_all()?.to_dtype(DType::F32)?;
-    buffer.clear();
-    {
-        let (storage, layout) = logits.storage_and_layout();
-        if let (Storage::Cpu(CpuStorage::F32(numbers)), Some((start, end))) =
-            (&*storage, layout.contiguous_offsets())
-        {
-            buffer.extend_from_slice(&numbers[start..end]);
-            return Ok(());
-        }
-    }
-    buffer.extend(logits.to_vec1::<f32>()?);
-    Ok(())
 }

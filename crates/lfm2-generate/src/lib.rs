@@ -17,12 +17,15 @@ mod chat;
 mod error;
 mod generate;
 mod generator;
+mod logits;
 mod message;
 mod options;
+mod output;
 mod presets;
 mod prompt;
 mod reasoning;
 mod sample;
+mod sequence;
 mod stop;
 mod stream;
 mod template;
@@ -31,13 +34,14 @@ pub mod tools;
 pub use cancel::Cancel;
 pub use chat::{Chat, ChatEvent, ChatStream, Reply};
 pub use error::{Error, Result};
-pub use generate::{Finish, FinishReason, Generation, Output, Piece, PrefillProgress};
+pub use generate::{Generation, PrefillProgress};
 pub use generator::Generator;
 pub use message::{Content, Message, MessageLimits, Part, PartKind, Role, require_text};
 pub use options::{
     EndTokens, GenerationOptions, MAX_LOGIT_BIAS, MAX_STOP_BYTES, MAX_STOP_IDS, MAX_STOP_STRINGS,
     MAX_TOP_LOGPROBS,
 };
+pub use output::{Finish, FinishReason, Output, Piece};
 pub use presets::{Preset, Turns, recommended};
 pub use prompt::ChatPrompt;
 pub use reasoning::{ReasoningEvent, ReasoningStream, split_reasoning};
