@@ -4,25 +4,16 @@
 //! yet is fed. That needs no bookkeeping about what a template does to older turns: where it drops
 //! their reasoning, the rendered ids differ from the cached ones, and the cache is cut there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
 use lfm2_nn::{Cache, CacheSpec};
 
-use crate::tools::{TOOL_CALL_END, TOOL_CALL_START};
 use crate::{
     Cancel, ChatPrompt, ChatTemplate, Content, Error, Finish, FinishReason, Generation,
-    GenerationOptions, Generator, Message, PrefillProgress, RenderOptions, Result, Role,
-    SpecialText, Tool, ToolCall, ToolCallStream, ToolEvent,
+    GenerationOptions, Generator, Message, PrefillProgress, RenderOptions, Result, Role, Tool,
+    ToolCall, ToolCallStream, ToolEvent,
 };
-
-/// Special tokens that mean something to the reader of an answer rather than to the model.
-const MARKS: [&str; 4] = [
-    TOOL_CALL_START,
-    TOOL_CALL_END,
-    "<|cot_start|>",
-    "<|cot_end|>",
-];
 
 /// A conversation with a model.
 ///
@@ -241,12 +232,9 @@ pub struct ChatStream<'a> {
 impl<'a> ChatStream<'a> {
     /// Takes apart what `generation` writes behind `prompt`.
     pub fn new(generation: Generation<'a>, prompt: &ChatPrompt) -> Self {
-        let marks: BTreeSet<u32> = MARKS
-            .iter()
-            .filter_map(|mark| generation.tokenizer().id_of(mark))
-            .collect();
+        let special = prompt.special_text(generation.tokenizer());
         Self {
-            generation: generation.with_special_text(SpecialText::Only(marks)),
+            generation: generation.with_special_text(special),
             parts: prompt.answer_stream(),
             ready: VecDeque::new(),
             is_over: false,

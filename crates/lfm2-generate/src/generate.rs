@@ -13,6 +13,7 @@ use crate::logits::read_logits;
 use crate::sequence::Sequence;
 use crate::{
     Cancel, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result, SpecialText,
+    prefix,
 };
 
 /// Prompt tokens per forward pass: enough for large matrices, few enough to be interrupted soon.
@@ -246,20 +247,9 @@ impl<'a> Generation<'a> {
     /// of the prompt is always fed, since its logits are needed.
     fn reuse(&mut self) -> Result<usize> {
         let row = self.place.row();
-        let prompt = self.sequence.prompt();
         let cache = self.place.cache();
-        let fed = cache.fed_ids(row);
-        let common = fed
-            .iter()
-            .zip(prompt)
-            .take_while(|(fed, id)| **fed == Some(**id))
-            .count();
-        let common = common.min(prompt.len() - 1);
-        if common == 0 {
-            cache.clear_row(row);
-        } else if common < fed.len() {
-            self.generator.decoder().rewind(cache, row, common)?;
-        }
+        let common = prefix::known_len(cache, row, self.sequence.prompt());
+        prefix::keep(self.generator.decoder(), cache, row, common)?;
         Ok(common)
     }
 

@@ -110,13 +110,17 @@ impl Generator {
     /// # Errors
     /// When the prompt is empty or longer than the context, or an option is not valid.
     pub fn generate(&self, prompt: &str, options: &GenerationOptions) -> Result<Generation<'_>> {
+        self.generate_ids(self.encode_prompt(prompt)?, options)
+    }
+
+    /// The tokens of a prompt of plain text.
+    pub(crate) fn encode_prompt(&self, prompt: &str) -> Result<Vec<u32>> {
         if prompt.is_empty() {
             return Err(Error::InvalidInput("the prompt is empty".to_owned()));
         }
-        let ids = self
+        Ok(self
             .tokenizer
-            .encode(prompt, SpecialTokens::Parse, Bos::Add)?;
-        self.generate_ids(ids, options)
+            .encode(prompt, SpecialTokens::Parse, Bos::Add)?)
     }
 
     /// Continues the sequence `ids` exactly as given.

@@ -21,6 +21,7 @@ mod logits;
 mod message;
 mod options;
 mod output;
+mod prefix;
 mod presets;
 mod prompt;
 mod reasoning;

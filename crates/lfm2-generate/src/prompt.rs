@@ -4,7 +4,16 @@ use std::borrow::Cow;
 
 use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
 
-use crate::{ChatTemplate, Message, RenderOptions, Result, Tool, ToolCallStream};
+use crate::tools::{TOOL_CALL_END, TOOL_CALL_START};
+use crate::{ChatTemplate, Message, RenderOptions, Result, SpecialText, Tool, ToolCallStream};
+
+/// Special tokens that mean something to the reader of an answer rather than to the model.
+const MARKS: [&str; 4] = [
+    TOOL_CALL_START,
+    TOOL_CALL_END,
+    "<|cot_start|>",
+    "<|cot_end|>",
+];
 
 /// What the prompt leaves the model to begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +65,16 @@ impl ChatPrompt {
     /// The tokens.
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// The special tokens that [`answer_stream`](Self::answer_stream) has to see in the text.
+    pub fn special_text(&self, tokenizer: &Tokenizer) -> SpecialText {
+        SpecialText::Only(
+            MARKS
+                .iter()
+                .filter_map(|mark| tokenizer.id_of(mark))
+                .collect(),
+        )
     }
 
     /// A stream that takes apart what the model writes behind this prompt.
