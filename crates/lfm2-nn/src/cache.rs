@@ -6,6 +6,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::trial::Trial;
+
 /// Shape of one layer's state for one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerShape {
@@ -217,9 +219,19 @@ pub(crate) enum Fed {
 pub struct Row {
     pub(crate) layers: Vec<LayerCache>,
     pub(crate) fed: Vec<Fed>,
+    /// What is kept to take back the newest tokens; see [`Cache::begin_trial`].
+    pub(crate) trial: Option<Trial>,
 }
 
 impl Row {
+    pub(crate) fn new(layers: Vec<LayerCache>, fed: Vec<Fed>) -> Self {
+        Self {
+            layers,
+            fed,
+            trial: None,
+        }
+    }
+
     /// Tokens in this sequence.
     pub fn len(&self) -> usize {
         self.fed.len()
@@ -228,6 +240,12 @@ impl Row {
     /// Whether nothing was fed yet.
     pub fn is_empty(&self) -> bool {
         self.fed.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.layers.clear();
+        self.fed.clear();
+        self.trial = None;
     }
 
     /// The state of layer `layer`.
@@ -260,10 +278,7 @@ impl Cache {
     /// An empty cache for a model of this layout whose activations are `dtype`.
     pub fn new(layout: CacheLayout, spec: CacheSpec, dtype: DType, device: &Device) -> Self {
         let rows = (0..spec.rows)
-            .map(|_| Row {
-                layers: Vec::new(),
-                fed: Vec::new(),
-            })
+            .map(|_| Row::new(Vec::new(), Vec::new()))
             .collect();
         Self {
             layout,
@@ -352,16 +367,14 @@ impl Cache {
     /// Forgets every token of every row, convolution states included.
     pub fn clear(&mut self) {
         for row in self.rows.iter_mut().flatten() {
-            row.layers.clear();
-            row.fed.clear();
+            row.clear();
         }
     }
 
     /// Forgets every token of one row; a row that does not exist is already empty.
     pub fn clear_row(&mut self, row: usize) {
-        if let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) {
-            row.layers.clear();
-            row.fed.clear();
+        if let Some(row) = self.row_mut(row) {
+            row.clear();
         }
     }
 
@@ -402,10 +415,7 @@ impl Cache {
     /// Appends an empty row and returns its number.
     pub fn push_row(&mut self) -> usize {
         if let Some(rows) = self.rows.as_mut() {
-            rows.push(Row {
-                layers: Vec::new(),
-                fed: Vec::new(),
-            });
+            rows.push(Row::new(Vec::new(), Vec::new()));
         } else {
             self.spec.rows += 1;
         }
@@ -461,8 +471,12 @@ impl Cache {
         self.rows.as_mut()?.get_mut(row)?.layers.get_mut(layer)
     }
 
+    pub(crate) fn row_mut(&mut self, row: usize) -> Option<&mut Row> {
+        self.rows.as_mut()?.get_mut(row)
+    }
+
     pub(crate) fn append_fed(&mut self, row: usize, fed: impl IntoIterator<Item = Fed>) {
-        if let Some(row) = self.rows.as_mut().and_then(|rows| rows.get_mut(row)) {
+        if let Some(row) = self.row_mut(row) {
             row.fed.extend(fed);
         }
     }
@@ -483,7 +497,8 @@ impl Cache {
 
     /// Cuts a row to `len` tokens and returns the ids that have to be replayed
     /// ([`PassKind::Replay`](crate::PassKind::Replay)) to make it whole again: the row then ends
-    /// right before them, with empty convolution states. No ids means it is whole already.
+    /// right before them, with empty convolution states. No ids means it is whole already, as it
+    /// always is behind the start of a [trial](Self::begin_trial).
     ///
     /// # Errors
     /// When the row is shorter than `len`, or was fed embeddings where ids are needed to replay; the
@@ -502,6 +517,9 @@ impl Cache {
         if len == found.len() {
             return Ok(Vec::new());
         }
+        if found.take_back(len)? {
+            return Ok(Vec::new());
+        }
         if len == 0 {
             self.clear_row(row);
             return Ok(Vec::new());
@@ -515,6 +533,7 @@ impl Cache {
         });
         let ids = ids.collect::<Result<Vec<_>>>()?;
         found.fed.truncate(start);
+        found.trial = None;
         for layer in &mut found.layers {
             if let LayerCache::Conv(state) = layer {
                 *state = state.zeros_like()?;
@@ -539,8 +558,5 @@ fn fork_row(row: &Row) -> Result<Row> {
         .iter()
         .map(LayerCache::fork)
         .collect::<Result<_>>()?;
-    Ok(Row {
-        layers,
-        fed: row.fed.clone(),
-    })
+    Ok(Row::new(layers, row.fed.clone()))
 }

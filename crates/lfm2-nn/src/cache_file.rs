@@ -102,10 +102,7 @@ impl Cache {
     fn load_row(&self, file: &SavedCache<'_>, row: usize) -> Result<Row> {
         let name = format!("row.{row}.fed");
         if !file.has(&name) {
-            return Ok(Row {
-                layers: Vec::new(),
-                fed: Vec::new(),
-            });
+            return Ok(Row::new(Vec::new(), Vec::new()));
         }
         let ids: Vec<u32> = file
             .tensor(&name, None, DType::U32, &Device::Cpu)?
@@ -137,10 +134,7 @@ impl Cache {
                 }
             })
         });
-        Ok(Row {
-            layers: layers.collect::<Result<_>>()?,
-            fed: fed.collect(),
-        })
+        Ok(Row::new(layers.collect::<Result<_>>()?, fed.collect()))
     }
 }
 

@@ -28,6 +28,7 @@ mod pass;
 mod rope;
 mod short_conv;
 mod step;
+mod trial;
 mod weights;
 
 pub use attention::{Attention, AttentionConfig, AttentionNames, Visibility};

@@ -129,6 +129,11 @@ impl ShortConv {
         let spans = pass.spans().to_vec();
         let mut mixed = Vec::with_capacity(spans.len());
         for span in &spans {
+            let own = bcu.narrow(0, span.start, span.len)?;
+            if pass.cache.in_trial(span.row) {
+                let gated = Gates::split(&own, self.config.hidden)?.gated;
+                pass.cache.keep_inputs(span.row, layer, gated)?;
+            }
             let Some(LayerCache::Conv(state)) = pass.cache.slot(span.row, layer) else {
                 bail!("layer {layer} is a convolution, its cache is not");
             };
@@ -139,7 +144,6 @@ impl ShortConv {
                     span.past
                 );
             }
-            let own = bcu.narrow(0, span.start, span.len)?;
             let fast = self
                 .fast
                 .as_deref()
