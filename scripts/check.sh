@@ -45,9 +45,8 @@ cargo test --locked --quiet -p lfm2-checks
 step "clippy"
 cargo clippy "${workspace[@]}" --all-targets -- -D warnings
 
-step "the library without downloads, the kernels without threads"
+step "the library without downloads"
 cargo check --locked --quiet -p lfm2-hub -p lfm2
-cargo check --locked --quiet -p lfm2-kernels --no-default-features
 
 step "tests"
 run_tests "${workspace[@]}"

@@ -2,11 +2,12 @@
 //!
 //! Weights of decode products rotate over about 256 MB. Where the last-level cache is larger than
 //! that, the figures are those of the cache and not of memory. `LFM2_ISA` chooses the instructions,
-//! `RAYON_NUM_THREADS` the number of threads. An argument (`decode`, `prefill`, `attention` or `rows`)
-//! chooses one group of kernels.
+//! `LFM2_NUM_THREADS` the number of threads. An argument (`decode`, `prefill`, `attention`, `rows` or
+//! `pool`) chooses one group; `pool` beside another busy program shows how well threads share cores.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use lfm2_kernels::{
@@ -23,39 +24,42 @@ fn main() -> Result<()> {
     let round_f16 = f16::from_f32;
     let chosen = std::env::args().nth(1);
     let wanted = |group: &str| chosen.as_deref().is_none_or(|name| name == group);
-    threads::in_pool(|| {
-        if wanted("decode") {
-            for m in [1, 2, 4, 8, 16] {
-                product(isa, "f32", m, 2048, 8192, |v| v)?;
-                product(isa, "bf16", m, 2048, 8192, round_bf16)?;
-                product(isa, "f16", m, 2048, 8192, round_f16)?;
-            }
-            product(isa, "bf16", 1, 8192, 2048, round_bf16)?;
-            product(isa, "f32", 1, 1024, 1024, |v| v)?;
+    threads::from_env()?;
+    if wanted("decode") {
+        for m in [1, 2, 4, 8, 16] {
+            product(isa, "f32", m, 2048, 8192, |v| v)?;
+            product(isa, "bf16", m, 2048, 8192, round_bf16)?;
+            product(isa, "f16", m, 2048, 8192, round_f16)?;
         }
-        if wanted("prefill") {
-            for (m, k, n) in [
-                (512, 2048, 8192),
-                (512, 8192, 2048),
-                (512, 2048, 512),
-                (64, 2048, 1792),
-            ] {
-                product(isa, "f32", m, k, n, |v| v)?;
-                product(isa, "bf16", m, k, n, round_bf16)?;
-            }
+        product(isa, "bf16", 1, 8192, 2048, round_bf16)?;
+        product(isa, "f32", 1, 1024, 1024, |v| v)?;
+    }
+    if wanted("prefill") {
+        for (m, k, n) in [
+            (512, 2048, 8192),
+            (512, 8192, 2048),
+            (512, 2048, 512),
+            (64, 2048, 1792),
+        ] {
+            product(isa, "f32", m, k, n, |v| v)?;
+            product(isa, "bf16", m, k, n, round_bf16)?;
         }
-        if wanted("attention") {
-            for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
-                attend(isa, 1, group, depth, round_f16)?;
-            }
-            attend(isa, 512, 4, 0, round_f16)?;
-            attend(isa, 512, 4, 3584, round_f16)?;
+    }
+    if wanted("attention") {
+        for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
+            attend(isa, 1, group, depth, round_f16)?;
         }
-        if wanted("rows") {
-            row_kernels(isa)?;
-        }
-        Ok(())
-    })
+        attend(isa, 512, 4, 0, round_f16)?;
+        attend(isa, 512, 4, 3584, round_f16)?;
+    }
+    if wanted("rows") {
+        row_kernels(isa)?;
+    }
+    if wanted("pool") {
+        hand_off();
+        steps();
+    }
+    Ok(())
 }
 
 /// The shortest of a few runs, in seconds, after one to warm up.
@@ -171,4 +175,77 @@ fn row_kernels(isa: Isa) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What it costs to run two tasks of nothing, right after the last time and after a rest.
+fn hand_off() {
+    let job = || {
+        threads::for_each_task(2, usize::MAX, |task| {
+            black_box(task);
+        });
+    };
+    let mut hot = times(200, || (0..1000).for_each(|_| job()));
+    let mut rested = Vec::new();
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_micros(300));
+        rested.extend(times(1, job));
+    }
+    println!(
+        "two empty tasks: {:.2} us back to back, {:.1} us after a rest of 300 us",
+        median(&mut hot) * 1e3,
+        median(&mut rested) * 1e6
+    );
+}
+
+/// Reads memory as a model does when it decodes: many jobs per step, a little work of the calling
+/// thread's between them.
+fn steps() {
+    const JOBS: usize = 80;
+    const TASKS: usize = 40;
+    const TASK: usize = 1 << 13;
+    let data: Vec<u64> = (0..(JOBS * TASKS * TASK) as u64).collect();
+    let bytes = size_of_val(&*data);
+    let job = |job: usize| {
+        threads::for_each_task(TASKS, usize::MAX, |task| {
+            let start = (job * TASKS + task) * TASK;
+            black_box(
+                data[start..start + TASK]
+                    .iter()
+                    .fold(0_u64, |a, b| a.wrapping_add(*b)),
+            );
+        });
+        let pause = Instant::now();
+        while pause.elapsed() < Duration::from_micros(5) {
+            std::hint::spin_loop();
+        }
+    };
+    let step = || (0..JOBS).for_each(job);
+    let start = Instant::now();
+    let mut steps = Vec::new();
+    while start.elapsed() < Duration::from_secs(3) {
+        steps.extend(times(1, step));
+    }
+    let mean = start.elapsed().as_secs_f64() / steps.len() as f64;
+    println!(
+        "steps of {JOBS} jobs, {} MB: {:.1} steps/s on average ({:.1} GB/s), {:.1} as a median",
+        bytes >> 20,
+        1.0 / mean,
+        bytes as f64 / mean / 1e9,
+        1.0 / median(&mut steps)
+    );
+}
+
+/// How long each of `runs` calls took, in seconds.
+fn times(runs: usize, f: impl Fn()) -> Vec<f64> {
+    let time = |_| {
+        let start = Instant::now();
+        f();
+        start.elapsed().as_secs_f64()
+    };
+    (0..runs).map(time).collect()
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }

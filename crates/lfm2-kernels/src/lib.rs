@@ -5,8 +5,8 @@
 //! [`ShapeError`] when they disagree. Matrices are row-major. Activations are `f32`; weights and
 //! key-value caches may be `f32`, `bf16` or `f16` (see [`Element`]) and are widened in registers.
 //!
-//! Large problems are split over the threads of rayon (feature `rayon`, on by default) at fixed
-//! borders, so a result never depends on how many threads there are.
+//! Large problems are split over [`threads`] of this crate's own at fixed borders, so a result never
+//! depends on how many there are.
 //!
 //! | module | kernels |
 //! |---|---|

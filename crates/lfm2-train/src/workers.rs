@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use lfm2_nn::threads;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 /// A set of single-threaded workers.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    /// Pools of one thread each: parallel operations inside a worker stay on its thread.
+    /// Pools of one thread each: Candle's parallel operations inside a worker stay on its thread.
     pools: Vec<ThreadPool>,
 }
 
@@ -48,7 +49,7 @@ impl Workers {
             for pool in self.pools.iter().take(items.len()) {
                 let (sender, next, work) = (sender.clone(), &next, &work);
                 scope.spawn(move || {
-                    pool.install(|| {
+                    let serve = || {
                         while let Some((index, item)) = claim(next, items) {
                             let result = work(item);
                             if result.is_err() {
@@ -59,7 +60,8 @@ impl Workers {
                                 break;
                             }
                         }
-                    });
+                    };
+                    pool.install(|| threads::alone(serve));
                 });
             }
             drop(sender);
@@ -133,10 +135,16 @@ mod tests {
     #[test]
     fn work_inside_a_worker_stays_on_its_thread() {
         let items = [0u8; 4];
-        let threads = |_: &u8| Ok(rayon::current_num_threads());
+        let work = |_: &u8| {
+            let this = std::thread::current().id();
+            threads::for_each_task(100, usize::MAX, |_| {
+                assert_eq!(std::thread::current().id(), this);
+            });
+            Ok(rayon::current_num_threads())
+        };
         Workers::new(2)
             .unwrap()
-            .for_each_in_order(&items, threads, |n| assert_eq!(n, 1))
+            .for_each_in_order(&items, work, |n| assert_eq!(n, 1))
             .unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! How many threads compute.
 //!
-//! Candle reads the number from the environment, once, and keeps pools of its own; a program
-//! cannot change its own environment safely. So the command starts itself again with the number
+//! Candle and rayon read the number from the environment, once, and keep pools of their own; a
+//! program cannot change its own environment safely. So the command starts itself again with the number
 //! in the environment, in the same process where the system can do that.
 
 use std::env;
@@ -28,6 +28,7 @@ pub(crate) fn limit(threads: Option<NonZeroUsize>, work: Work) -> Result<()> {
         Work::Apart => Some("1".to_owned()),
     };
     let wanted = [
+        ("LFM2_NUM_THREADS", threads.clone()),
         ("RAYON_NUM_THREADS", threads),
         ("CANDLE_NUM_THREADS", candle),
     ];

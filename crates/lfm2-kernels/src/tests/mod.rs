@@ -25,7 +25,7 @@ fn isas() -> Vec<Isa> {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         failure_persistence: None,
         ..Config::with_cases(64)

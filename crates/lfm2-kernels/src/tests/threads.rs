@@ -1,28 +1,29 @@
 //! Results are the same bits on any number of threads.
-#![cfg(feature = "rayon")]
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 
-use super::{Random, Stored, isas};
-use crate::threads::{count, in_pool};
+use super::{Random, isas};
+use crate::threads::{alone, count, set_threads};
 use crate::{
     AttentionSpec, ConvKernel, KvRef, KvShape, MatMut, MatRef, Visibility, attention, matmul,
     rms_norm, short_conv, silu,
 };
 
-/// Runs `f` on one thread and on three and compares the bits.
-fn check(f: impl Fn() -> Vec<f32> + Sync) {
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        pool.install(|| {
-            assert_eq!(count(), threads);
-            f().into_iter().map(f32::to_bits).collect::<Vec<_>>()
-        })
-    };
-    assert!(run(1) == run(3));
+/// Runs `f` on one thread, on three and on five, and compares the bits.
+fn check(f: impl Fn() -> Vec<f32>) {
+    /// The number of threads is everybody's.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bits = || f().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let expected = alone(bits);
+    for threads in [3, 5] {
+        set_threads(NonZeroUsize::new(threads).unwrap());
+        assert_eq!(count(), threads);
+        assert!(bits() == expected, "{threads} threads");
+    }
 }
 
 #[test]
@@ -90,9 +91,4 @@ fn row_kernels_do_not_depend_on_threads() {
             normed
         });
     }
-}
-
-#[test]
-fn the_pool_gives_results_back() {
-    assert_eq!(in_pool(|| f32::widened(&[1.0, 2.0])), [1.0, 2.0]);
 }

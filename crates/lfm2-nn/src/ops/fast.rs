@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Error, Layout, Result, Storage, Tensor, WithDType, bail};
 use half::{bf16, f16};
 use lfm2_kernels::conv::ConvKernel;
-use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef};
+use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads};
 
 use super::Mask;
 use crate::attention::Visibility;
@@ -30,10 +30,14 @@ pub(super) fn readable(t: &Tensor) -> bool {
         && !t.track_op()
 }
 
-/// The instruction set in use: `LFM2_ISA`, or the best of this machine.
+/// The instruction set in use: `LFM2_ISA`, or the best of this machine. A setting in the environment
+/// that means nothing is an error here, where every kernel passes.
 pub(super) fn isa() -> Result<Isa> {
     static ISA: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
-    let isa = ISA.get_or_init(|| Isa::from_env().map_err(|e| e.to_string()));
+    let isa = ISA.get_or_init(|| {
+        threads::from_env().map_err(|e| e.to_string())?;
+        Isa::from_env().map_err(|e| e.to_string())
+    });
     isa.clone().map_err(Error::msg)
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let report = Report {
         model: name,
         parameters: model.config().parameters(),
-        threads: threads(),
+        threads: lfm2::nn::threads::count(),
         prompt_tokens: plan.prompt_tokens,
         gen_tokens: plan.gen_tokens,
         repeat,
@@ -94,16 +94,6 @@ fn load(args: &BenchArgs) -> Result<(TextModel, String)> {
     };
     let model = TextModel::from_checkpoint(&checkpoint, &options)?;
     Ok((model, checkpoint.origin().to_owned()))
-}
-
-/// Threads that compute, as the libraries underneath find the number.
-fn threads() -> usize {
-    let set = std::env::var("RAYON_NUM_THREADS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .filter(|n| *n > 0);
-    set.or_else(|| std::thread::available_parallelism().ok().map(usize::from))
-        .unwrap_or(1)
 }
 
 /// The most memory that this process has held at once.
