@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `text` | continuing a text, with options and speed |
 //! | `chat` | a conversation that is streamed |
+//! | `batch` | several texts written together |
 //! | `tools` | a model that calls a function of the program |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

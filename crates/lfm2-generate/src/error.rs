@@ -40,6 +40,12 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// There is more to do than was agreed on.
+    #[error("{waiting} requests are waiting already: try again later")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+    },
     /// The prompt leaves the context no room.
     #[error("the prompt has {prompt} tokens, the context has room for {context}")]
     PromptTooLong {
@@ -113,6 +119,7 @@ impl Error {
             | Self::TemplateRender { .. }
             | Self::TemplateRaised(_) => ErrorKind::InvalidInput,
             Self::Limit { .. } | Self::Exhausted { .. } => ErrorKind::Limit,
+            Self::Busy { .. } => ErrorKind::Busy,
             Self::NoChatTemplate | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::TemplateSyntax { .. } => ErrorKind::InvalidModel,
             Self::Hub(error) => error.kind(),

@@ -7,12 +7,14 @@ use std::fmt;
 
 use candle_core::Tensor;
 use lfm2_hub::Tokenizer;
-use lfm2_nn::{Cache, Input, Segment, Step, Want};
+use lfm2_nn::{Cache, Want};
 
 use crate::logits::read_logits;
-use crate::sequence::Sequence;
+use crate::place::{Fed, Place};
+use crate::sequence::{Drawn, Sequence};
+use crate::speculate::{Drafter, Speculation, Speculator, Target};
 use crate::{
-    Cancel, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result, SpecialText,
+    Cancel, Error, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result, SpecialText,
     prefix,
 };
 
@@ -38,6 +40,7 @@ pub struct Generation<'a> {
     generator: &'a Generator,
     place: Place<'a>,
     sequence: Sequence,
+    speculator: Option<Speculator<'a>>,
     cancel: Cancel,
     prefill_chunk: usize,
     on_prefill: Option<OnPrefill<'a>>,
@@ -54,39 +57,11 @@ impl fmt::Debug for Generation<'_> {
     }
 }
 
-/// The row of a cache that a generation works in.
-pub(crate) enum Place<'a> {
-    Own(Cache),
-    Lent { cache: &'a mut Cache, row: usize },
-}
-
-impl Place<'_> {
-    fn row(&self) -> usize {
-        match self {
-            Self::Own(_) => 0,
-            Self::Lent { row, .. } => *row,
-        }
-    }
-
-    fn cache(&mut self) -> &mut Cache {
-        match self {
-            Self::Own(cache) => cache,
-            Self::Lent { cache, .. } => cache,
-        }
-    }
-}
-
 #[derive(Debug)]
 enum State {
     Running,
     Finished(Finish),
     Failed,
-}
-
-/// Whether there is something to go on with.
-enum Fed {
-    Logits,
-    Cancelled,
 }
 
 impl<'a> Generation<'a> {
@@ -96,10 +71,12 @@ impl<'a> Generation<'a> {
         prompt: Vec<u32>,
         options: &GenerationOptions,
     ) -> Result<Self> {
+        let sequence = Sequence::new(generator, prompt, options)?;
         Ok(Self {
             generator,
             place,
-            sequence: Sequence::new(generator, prompt, options)?,
+            speculator: speculator(generator, &sequence, options)?,
+            sequence,
             cancel: Cancel::new(),
             prefill_chunk: DEFAULT_PREFILL_CHUNK,
             on_prefill: None,
@@ -132,6 +109,20 @@ impl<'a> Generation<'a> {
         self
     }
 
+    /// Lets the draft model, if [one is used](crate::Speculation::DraftModel), work in row `row` of
+    /// `cache`, which is a cache of that model. What it holds already is not read again, as with
+    /// [`Generator::generate_in`](crate::Generator::generate_in).
+    ///
+    /// # Errors
+    /// When the cache has no such row.
+    pub fn with_draft_cache(mut self, cache: &'a mut Cache, row: usize) -> Result<Self> {
+        let place = Place::lent(cache, row)?;
+        if let Some(speculator) = &mut self.speculator {
+            speculator.set_draft_place(place);
+        }
+        Ok(self)
+    }
+
     /// The tokenizer that turns its tokens into text.
     pub fn tokenizer(&self) -> &Tokenizer {
         self.generator.tokenizer()
@@ -160,44 +151,63 @@ impl<'a> Generation<'a> {
     /// # Errors
     /// When the model fails, or its logits cannot be drawn from.
     pub fn complete(mut self) -> Result<Output> {
-        let mut text = String::new();
-        let mut tokens = Vec::new();
-        for piece in self.by_ref() {
-            let piece = piece?;
-            text.push_str(&piece.text);
-            tokens.extend(piece.token);
-        }
-        let finish = match self.state {
-            State::Finished(finish) => finish,
-            State::Running | State::Failed => self.sequence.finish(FinishReason::Cancelled),
+        let pieces = self.by_ref().collect::<Result<Vec<_>>>()?;
+        let finish = match self.finish() {
+            Some(finish) => finish.clone(),
+            None => self.sequence.finish(FinishReason::Cancelled),
         };
-        Ok(Output {
-            text,
-            tokens,
-            finish,
-        })
+        Ok(Output::new(pieces, finish))
     }
 
     fn advance(&mut self) -> Result<Option<Piece>> {
         if self.sequence.is_full() {
-            self.end(FinishReason::Length);
+            self.end(FinishReason::Length)?;
             return Ok(None);
         }
         self.sequence.start_clock();
         if let Fed::Cancelled = self.feed()? {
             let text = self.sequence.rest();
-            self.end(FinishReason::Cancelled);
+            self.end(FinishReason::Cancelled)?;
             return Ok((!text.is_empty()).then_some(Piece { text, token: None }));
         }
-        let drawn = self.sequence.draw(&mut self.logits)?;
+        let drawn = self.draw()?;
         if let Some(reason) = drawn.ended_by {
-            self.end(reason);
+            self.end(reason)?;
         }
         Ok(Some(drawn.piece))
     }
 
-    fn end(&mut self, reason: FinishReason) {
+    fn draw(&mut self) -> Result<Drawn> {
+        let (mut target, speculator) = self.parts();
+        match speculator {
+            Some(speculator) => speculator.draw(&mut target),
+            None => target.sequence.draw(target.logits),
+        }
+    }
+
+    fn end(&mut self, reason: FinishReason) -> Result<()> {
+        self.settle()?;
         self.state = State::Finished(self.sequence.finish(reason));
+        Ok(())
+    }
+
+    /// Takes back what was fed ahead of the text.
+    fn settle(&mut self) -> Result<()> {
+        let (mut target, speculator) = self.parts();
+        match speculator {
+            Some(speculator) => speculator.settle(&mut target),
+            None => Ok(()),
+        }
+    }
+
+    fn parts(&mut self) -> (Target<'_, 'a>, Option<&mut Speculator<'a>>) {
+        let target = Target {
+            decoder: self.generator.decoder(),
+            place: &mut self.place,
+            sequence: &mut self.sequence,
+            logits: &mut self.logits,
+        };
+        (target, self.speculator.as_mut())
     }
 
     /// Brings the cache up to date and the logits of the next token into `self.logits`.
@@ -205,14 +215,17 @@ impl<'a> Generation<'a> {
         if self.cancel.is_cancelled() {
             return Ok(Fed::Cancelled);
         }
-        match self.sequence.generated().last() {
-            None => self.prefill(),
-            Some(&id) => {
-                let logits = self.forward(&[id], Want::LastLogits)?;
-                read_logits(&logits, &mut self.logits)?;
-                Ok(Fed::Logits)
-            }
+        let Some(&newest) = self.sequence.generated().last() else {
+            return self.prefill();
+        };
+        let cancel = self.cancel.clone();
+        let (mut target, speculator) = self.parts();
+        if let Some(speculator) = speculator {
+            return speculator.feed(&mut target, newest, &cancel);
         }
+        let logits = self.forward(&[newest], Want::LastLogits)?;
+        read_logits(&logits, &mut self.logits)?;
+        Ok(Fed::Logits)
     }
 
     fn prefill(&mut self) -> Result<Fed> {
@@ -254,14 +267,23 @@ impl<'a> Generation<'a> {
     }
 
     fn forward(&mut self, ids: &[u32], want: Want) -> Result<Tensor> {
+        self.place.feed(self.generator.decoder(), ids, want)
+    }
+
+    /// Empties the row: a failed pass leaves it half fed.
+    fn abandon(&mut self) {
+        self.speculator = None;
         let row = self.place.row();
-        let step = Step::segments_of(vec![Segment {
-            row,
-            len: ids.len(),
-        }]);
-        let decoder = self.generator.decoder();
-        let input = Tensor::new(ids, decoder.device())?;
-        Ok(decoder.forward(Input::Ids(&input), &step, self.place.cache(), want)?)
+        self.place.cache().clear_row(row);
+    }
+}
+
+/// Leaves a borrowed cache with the text alone, whenever that is.
+impl Drop for Generation<'_> {
+    fn drop(&mut self) {
+        if self.settle().is_err() {
+            self.abandon();
+        }
     }
 }
 
@@ -275,10 +297,34 @@ impl Iterator for Generation<'_> {
         let result = self.advance();
         if result.is_err() {
             self.state = State::Failed;
-            // A failed pass leaves the row half fed.
-            let row = self.place.row();
-            self.place.cache().clear_row(row);
+            self.abandon();
         }
         result.transpose()
     }
+}
+
+fn speculator<'a>(
+    generator: &'a Generator,
+    sequence: &Sequence,
+    options: &GenerationOptions,
+) -> Result<Option<Speculator<'a>>> {
+    let prompt = sequence.prompt();
+    Ok(match options.speculation {
+        Speculation::Off => None,
+        Speculation::PromptLookup { max_draft, pace } => {
+            Some(Speculator::from_text(prompt, max_draft, pace))
+        }
+        Speculation::DraftModel {
+            max_draft,
+            pace,
+            choice,
+        } => {
+            let Some(draft) = generator.draft() else {
+                let found = "a generator without a draft model";
+                return Err(Error::option("speculation", "a draft model", &found));
+            };
+            let drafter = Drafter::new(draft, options, sequence.seed(), choice)?;
+            Some(Speculator::from_model(drafter, prompt, max_draft, pace))
+        }
+    })
 }

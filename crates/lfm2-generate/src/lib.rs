@@ -3,6 +3,8 @@
 //! | I want | use |
 //! |---|---|
 //! | a prompt continued | [`Generator`], [`Generation`] |
+//! | many texts at once | [`Batch`], [`Request`] |
+//! | the same text in fewer passes | [`Speculation`], [`Generator::with_draft`] |
 //! | a conversation that feeds only what is new | [`Chat`], [`ChatStream`] |
 //! | other settings, or the recommended ones | [`GenerationOptions`], [`recommended`] |
 //! | one token from logits, in my own loop | [`Sampler`], [`StopRules`], [`TextStream`] |
@@ -12,6 +14,7 @@
 //!
 //! Models are known by the trait [`Decoder`](lfm2_nn::Decoder) alone.
 
+mod batch;
 mod cancel;
 mod chat;
 mod error;
@@ -21,17 +24,20 @@ mod logits;
 mod message;
 mod options;
 mod output;
+mod place;
 mod prefix;
 mod presets;
 mod prompt;
 mod reasoning;
 mod sample;
 mod sequence;
+mod speculate;
 mod stop;
 mod stream;
 mod template;
 pub mod tools;
 
+pub use batch::{Batch, BatchEvent, BatchOptions, Request, RequestId};
 pub use cancel::Cancel;
 pub use chat::{Chat, ChatEvent, ChatStream, Reply};
 pub use error::{Error, Result};
@@ -46,7 +52,8 @@ pub use output::{Finish, FinishReason, Output, Piece};
 pub use presets::{Preset, Turns, recommended};
 pub use prompt::ChatPrompt;
 pub use reasoning::{ReasoningEvent, ReasoningStream, split_reasoning};
-pub use sample::{Candidate, Sampler, Token, TokenLogprob};
+pub use sample::{Candidate, Proposal, Sampler, Token, TokenLogprob};
+pub use speculate::{DraftChoice, MAX_DRAFT, Pace, Speculation};
 pub use stop::{Released, StopCause, StopRules, stop_ids};
 pub use stream::{SpecialText, TextStream};
 pub use template::{

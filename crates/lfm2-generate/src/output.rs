@@ -44,6 +44,10 @@ pub struct Finish {
     pub reused_tokens: usize,
     /// Tokens drawn, an end token included.
     pub generated_tokens: usize,
+    /// Tokens that were guessed ahead and checked; see [`Speculation`](crate::Speculation).
+    pub drafted_tokens: usize,
+    /// Guessed tokens that became text.
+    pub accepted_tokens: usize,
     /// From the first forward pass to the first token.
     pub prefill_time: Duration,
     /// From the first token to the end.
@@ -77,4 +81,21 @@ pub struct Output {
     pub tokens: Vec<Token>,
     /// How it ended.
     pub finish: Finish,
+}
+
+impl Output {
+    /// The pieces of a generation put together.
+    pub(crate) fn new(pieces: impl IntoIterator<Item = Piece>, finish: Finish) -> Self {
+        let mut text = String::new();
+        let mut tokens = Vec::new();
+        for piece in pieces {
+            text.push_str(&piece.text);
+            tokens.extend(piece.token);
+        }
+        Self {
+            text,
+            tokens,
+            finish,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lfm2_hub::Tokenizer;
 
 use crate::{
-    Error, Finish, FinishReason, GenerationOptions, Generator, Piece, Result, Sampler, SpecialText,
+    Error, Finish, FinishReason, GenerationOptions, Generator, Piece, Proposal, Result, Sampler, SpecialText,
     StopCause, StopRules, TextStream, Token,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Sequence {
     tokenizer: Tokenizer,
     stream: TextStream,
     stops: StopRules,
+    drafted: usize,
+    accepted: usize,
     clock: Clock,
 }
 
@@ -97,6 +99,8 @@ impl Sequence {
             stream: TextStream::new(tokenizer.clone(), SpecialText::Hidden),
             tokenizer,
             stops: StopRules::new(options, generator.stop_ids()),
+            drafted: 0,
+            accepted: 0,
             clock: Clock::default(),
         })
     }
@@ -116,6 +120,17 @@ impl Sequence {
         &self.generated
     }
 
+    /// Tokens of the prompt and those drawn.
+    pub(crate) fn len(&self) -> usize {
+        self.prompt.len() + self.generated.len()
+    }
+
+    /// `len` tokens of prompt and output from position `start` on, as far as there are any.
+    pub(crate) fn tokens(&self, start: usize, len: usize) -> impl Iterator<Item = u32> {
+        let all = self.prompt.iter().chain(&self.generated);
+        all.skip(start).take(len).copied()
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.sampler.seed()
     }
@@ -123,6 +138,22 @@ impl Sequence {
     /// Whether no further token may be drawn.
     pub(crate) fn is_full(&self) -> bool {
         self.generated.len() >= self.room
+    }
+
+    /// How many tokens may still be drawn.
+    pub(crate) fn room_left(&self) -> usize {
+        self.room.saturating_sub(self.generated.len())
+    }
+
+    /// What draws the tokens.
+    pub(crate) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Notes that `drafted` tokens were guessed and `accepted` of them became text.
+    pub(crate) fn count_drafts(&mut self, drafted: usize, accepted: usize) {
+        self.drafted += drafted;
+        self.accepted += accepted;
     }
 
     /// Notes how many tokens of the prompt the cache held already.
@@ -138,6 +169,16 @@ impl Sequence {
     /// Draws the next token from its logits, which are changed, and takes it up.
     pub(crate) fn draw(&mut self, logits: &mut [f32]) -> Result<Drawn> {
         let token = self.sampler.sample(logits)?;
+        self.take_up(token)
+    }
+
+    /// Draws the next token where `proposal` was guessed, and takes it up.
+    pub(crate) fn draw_proposed(
+        &mut self,
+        logits: &mut [f32],
+        proposal: &Proposal,
+    ) -> Result<Drawn> {
+        let token = self.sampler.sample_proposed(logits, proposal)?;
         self.take_up(token)
     }
 
@@ -194,6 +235,8 @@ impl Sequence {
             prompt_tokens: self.prompt.len(),
             reused_tokens: self.reused,
             generated_tokens: self.generated.len(),
+            drafted_tokens: self.drafted,
+            accepted_tokens: self.accepted,
             prefill_time,
             decode_time,
         }
