@@ -28,6 +28,8 @@ pub struct Chat {
     tools: Vec<Tool>,
     messages: Vec<Message>,
     cache: Cache,
+    /// Of the generator's draft model.
+    draft_cache: Option<Cache>,
 }
 
 impl fmt::Debug for Chat {
@@ -45,6 +47,9 @@ impl Chat {
     /// An empty conversation with the default options.
     pub fn new(generator: Generator, template: ChatTemplate) -> Self {
         let cache = generator.decoder().new_cache(CacheSpec::rows(1));
+        let draft_cache = generator
+            .draft()
+            .map(|draft| draft.new_cache(CacheSpec::rows(1)));
         Self {
             generator,
             template,
@@ -53,6 +58,7 @@ impl Chat {
             tools: Vec::new(),
             messages: Vec::new(),
             cache,
+            draft_cache,
         }
     }
 
@@ -132,6 +138,9 @@ impl Chat {
     pub fn clear(&mut self) {
         self.messages.retain(|message| message.role == Role::System);
         self.cache.clear();
+        if let Some(cache) = &mut self.draft_cache {
+            cache.clear();
+        }
     }
 
     /// Forgets the last question and what followed it, and returns the question, so that it can be
@@ -162,9 +171,12 @@ impl Chat {
             &self.tools,
             &self.render_options,
         )?;
-        let generation =
+        let mut generation =
             self.generator
                 .generate_in(&mut self.cache, 0, prompt.ids().to_vec(), &self.options)?;
+        if let Some(cache) = &mut self.draft_cache {
+            generation = generation.with_draft_cache(cache, 0)?;
+        }
         let mut stream = ChatStream::new(generation, &prompt);
         stream.turn = Some(turn);
         Ok(stream)

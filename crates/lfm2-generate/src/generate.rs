@@ -14,8 +14,8 @@ use crate::place::{Fed, Place};
 use crate::sequence::{Drawn, Sequence};
 use crate::speculate::{Drafter, Speculation, Speculator, Target};
 use crate::{
-    Cancel, Error, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result, SpecialText,
-    prefix,
+    Cancel, Error, Finish, FinishReason, GenerationOptions, Generator, Output, Piece, Result,
+    SpecialText, prefix,
 };
 
 /// Prompt tokens per forward pass: enough for large matrices, few enough to be interrupted soon.

@@ -7,7 +7,7 @@ use lfm2_hub::{Bos, Checkpoint, SpecialTokens, Tokenizer};
 use lfm2_nn::{Cache, CacheSpec, Decoder};
 use serde_json::Value;
 
-use crate::generate::Place;
+use crate::place::Place;
 use crate::{Error, Generation, GenerationOptions, Result, stop_ids};
 
 /// The context that every published config of the family states.
@@ -20,6 +20,7 @@ pub struct Generator {
     tokenizer: Tokenizer,
     stop_ids: Vec<u32>,
     context: usize,
+    draft: Option<Arc<dyn Decoder>>,
 }
 
 impl fmt::Debug for Generator {
@@ -29,6 +30,7 @@ impl fmt::Debug for Generator {
             .field("tokenizer", &self.tokenizer)
             .field("stop_ids", &self.stop_ids)
             .field("context", &self.context)
+            .field("has_draft", &self.draft.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -42,6 +44,7 @@ impl Generator {
             tokenizer,
             stop_ids: Vec::new(),
             context: DEFAULT_CONTEXT,
+            draft: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl Generator {
             tokenizer,
             stop_ids,
             context,
+            draft: None,
         })
     }
 
@@ -82,6 +86,35 @@ impl Generator {
     pub fn with_context(mut self, tokens: usize) -> Self {
         self.context = tokens;
         self
+    }
+
+    /// Sets a smaller model that guesses tokens ahead where
+    /// [`Speculation::DraftModel`](crate::Speculation::DraftModel) is chosen. `tokenizer` is that
+    /// model's own, where known.
+    ///
+    /// # Errors
+    /// When the two vocabularies differ.
+    pub fn with_draft(
+        mut self,
+        draft: Arc<dyn Decoder>,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Self> {
+        let (vocab, found) = (self.decoder.vocab_size(), draft.vocab_size());
+        if found != vocab {
+            return Err(Error::InvalidInput(format!(
+                "draft model: expected a vocabulary of {vocab} like the model's, found {found}"
+            )));
+        }
+        if let Some(tokenizer) = tokenizer {
+            same_tokens(&self.tokenizer, tokenizer)?;
+        }
+        self.draft = Some(draft);
+        Ok(self)
+    }
+
+    /// The smaller model that guesses tokens ahead, if there is one.
+    pub fn draft(&self) -> Option<&dyn Decoder> {
+        self.draft.as_deref()
     }
 
     /// The model.
@@ -148,12 +181,25 @@ impl Generator {
         ids: Vec<u32>,
         options: &GenerationOptions,
     ) -> Result<Generation<'a>> {
-        if row >= cache.rows() {
-            let rows = cache.rows();
-            return Err(Error::InvalidInput(format!(
-                "row {row} is outside a cache of {rows} rows"
-            )));
-        }
-        Generation::new(self, Place::Lent { cache, row }, ids, options)
+        Generation::new(self, Place::lent(cache, row)?, ids, options)
     }
+}
+
+/// Checks that every id means the same to both.
+fn same_tokens(model: &Tokenizer, draft: &Tokenizer) -> Result<()> {
+    let size = model.vocab_size().max(draft.vocab_size());
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let differs = |id: &u32| model.token_bytes(*id).ok() != draft.token_bytes(*id).ok();
+    let Some(id) = (0..size).find(differs) else {
+        return Ok(());
+    };
+    let name = |tokenizer: &Tokenizer| match tokenizer.token_text(id) {
+        Some(text) => format!("{text:?}"),
+        None => "none".to_owned(),
+    };
+    Err(Error::InvalidInput(format!(
+        "draft model: token {id}: expected {}, found {}",
+        name(model),
+        name(draft)
+    )))
 }

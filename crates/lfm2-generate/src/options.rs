@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Speculation};
 
 /// Stop strings per generation.
 pub const MAX_STOP_STRINGS: usize = 16;
@@ -83,6 +83,9 @@ pub struct GenerationOptions {
     pub logprobs: Option<usize>,
     /// What the model's own end-of-text tokens do.
     pub end_tokens: EndTokens,
+    /// Whether tokens are guessed ahead, which changes the speed and not the text. A
+    /// [`Batch`](crate::Batch) guesses nothing.
+    pub speculation: Speculation,
 }
 
 impl Default for GenerationOptions {
@@ -114,6 +117,7 @@ impl GenerationOptions {
             stop_ids: Vec::new(),
             logprobs: None,
             end_tokens: EndTokens::Stop,
+            speculation: Speculation::Off,
         }
     }
 
@@ -209,6 +213,12 @@ impl GenerationOptions {
         self
     }
 
+    /// Sets [`speculation`](Self::speculation).
+    pub fn with_speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = speculation;
+        self
+    }
+
     /// Checks every option for a model of `vocab` tokens.
     ///
     /// # Errors
@@ -217,6 +227,7 @@ impl GenerationOptions {
         self.check_numbers()?;
         self.check_counts()?;
         self.check_stop_strings()?;
+        self.speculation.validate()?;
         for (id, bias) in &self.logit_bias {
             check_id("logit_bias", *id, vocab)?;
             if bias.is_nan() || *bias == f32::INFINITY {

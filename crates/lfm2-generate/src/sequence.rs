@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use lfm2_hub::Tokenizer;
 
 use crate::{
-    Error, Finish, FinishReason, GenerationOptions, Generator, Piece, Proposal, Result, Sampler, SpecialText,
-    StopCause, StopRules, TextStream, Token,
+    Error, Finish, FinishReason, GenerationOptions, Generator, Piece, Proposal, Result, Sampler,
+    SpecialText, StopCause, StopRules, TextStream, Token,
 };
 
 /// A prompt, the tokens drawn behind it, and the rules that make text of them and end it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::GenerationOptions;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct History {
     repetition: f32,
     presence: f32,

@@ -9,10 +9,12 @@
 //! top-k and min-p find a threshold and look only at what is above it.
 
 mod history;
+mod proposal;
 mod random;
 mod select;
 
 use history::History;
+pub use proposal::Proposal;
 use random::RandomStream;
 
 use crate::{Error, GenerationOptions, Result};
@@ -103,11 +105,19 @@ impl Sampler {
     /// [`Error::Logits`] when a logit is NaN or positive infinity, or there is none;
     /// [`Error::NothingLeft`] when every token is forbidden.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Token> {
+        self.draw(logits, Self::choose)
+    }
+
+    fn draw(
+        &mut self,
+        logits: &mut [f32],
+        choose: impl FnOnce(&mut Self, &mut [f32]) -> Result<u32>,
+    ) -> Result<Token> {
         let raw = self
             .options
             .logprobs
             .map(|top| RawLogprobs::new(logits, top));
-        let id = self.choose(logits)?;
+        let id = choose(self, logits)?;
         self.history.observe_output(id);
         Ok(match raw {
             None => Token {
@@ -155,6 +165,11 @@ impl Sampler {
             return Ok(select::position(logits, largest));
         }
         let mass = select::keep(logits, largest, &self.options, &mut self.candidates);
+        self.pick(mass)
+    }
+
+    /// Draws one of the candidates, whose weights add up to `mass`.
+    fn pick(&mut self, mass: f64) -> Result<u32> {
         let mut left = self.random.fraction() * mass;
         for candidate in &self.candidates {
             left -= f64::from(candidate.probability);

@@ -26,6 +26,13 @@ impl RandomStream {
         }
     }
 
+    /// Numbers that have nothing to do with those of [`new`](Self::new) with the same seed.
+    pub(super) fn for_proposals(seed: u64) -> Self {
+        let mut stream = Self::new(Some(seed));
+        stream.words.set_stream(1);
+        stream
+    }
+
     pub(super) fn seed(&self) -> u64 {
         self.seed
     }
