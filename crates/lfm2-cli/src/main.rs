@@ -29,6 +29,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     ui::threads::limit(cli.global.threads, work)?;
     match cli.command {
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Batch(args) => commands::batch::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Download(args) => commands::download::run(args),

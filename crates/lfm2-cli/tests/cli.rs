@@ -21,6 +21,7 @@ fn help_teaches_with_examples_and_exit_codes() {
     }
     for name in [
         "generate",
+        "batch",
         "chat",
         "inspect",
         "download",

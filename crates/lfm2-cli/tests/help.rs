@@ -8,9 +8,10 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["generate"],
+    &["batch"],
     &["chat"],
     &["inspect"],
     &["download"],

@@ -1,4 +1,5 @@
 //! Texts written together around decoders without weights: each is as if it were alone.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod common;
 
@@ -302,7 +303,7 @@ fn bad_requests_are_refused_alone() {
             ErrorKind::InvalidInput
         );
     }
-    let short = generator.clone().with_context(2);
+    let short = generator.with_context(2);
     let error = Batch::new(&short, rows(1))
         .unwrap()
         .submit(Request::text("abc", greedy()));

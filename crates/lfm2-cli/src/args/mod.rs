@@ -1,5 +1,6 @@
 //! The command line as plain structs. Nothing here opens a file.
 
+mod batch;
 mod bench;
 mod chat;
 mod download;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use batch::BatchArgs;
 pub(crate) use bench::BenchArgs;
 pub(crate) use chat::ChatArgs;
 pub(crate) use download::DownloadArgs;
@@ -97,6 +99,8 @@ pub(crate) enum LogLevel {
 pub(crate) enum Command {
     /// Continue a text
     Generate(GenerateArgs),
+    /// Continue many texts, several at a time
+    Batch(BatchArgs),
     /// Talk with a model
     Chat(ChatArgs),
     /// Show what a model is made of

@@ -70,7 +70,7 @@ pub struct Batch {
 
 #[derive(Debug)]
 enum Row {
-    Running(Task),
+    Running(Box<Task>),
     /// Its request was over in step `since`; its tokens can still be the beginning of others.
     Kept {
         since: u64,
@@ -143,7 +143,7 @@ impl Batch {
     /// Stops one request with the next step. Returns whether it was running or waiting.
     pub fn cancel(&mut self, id: RequestId) -> bool {
         let running = self.rows.iter_mut().filter_map(|row| match row {
-            Row::Running(task) => Some(task),
+            Row::Running(task) => Some(task.as_mut()),
             Row::Kept { .. } => None,
         });
         let task = running.chain(&mut self.queue).find(|task| task.id == id);
@@ -295,7 +295,7 @@ impl Batch {
                 Ok((row, known)) => {
                     task.sequence.set_reused(known);
                     task.sequence.start_clock();
-                    self.rows[row] = Row::Running(task);
+                    self.rows[row] = Row::Running(Box::new(task));
                     return Some(row);
                 }
                 Err(error) => events.push((task.id, BatchEvent::Failed(error))),
