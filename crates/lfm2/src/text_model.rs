@@ -100,6 +100,19 @@ impl TextModel {
         })
     }
 
+    /// Lets `draft`, a smaller model of the same vocabulary, guess tokens ahead where the options choose
+    /// [`Speculation::DraftModel`](crate::generate::Speculation::DraftModel).
+    ///
+    /// # Errors
+    /// When the two vocabularies differ.
+    pub fn with_draft(mut self, draft: &Self) -> Result<Self> {
+        let network = Arc::new(draft.network.clone());
+        self.generator = self
+            .generator
+            .with_draft(network, Some(draft.tokenizer()))?;
+        Ok(self)
+    }
+
     /// Answers one question: an iterator over the parts of the answer, which write themselves as
     /// text. Nothing is remembered; see [`chat_session`](Self::chat_session) for that.
     ///

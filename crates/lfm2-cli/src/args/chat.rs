@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{ModelArgs, SamplingArgs};
+use super::{ModelArgs, SamplingArgs, SpeculationArgs};
 
 const EXAMPLES: &str = "\
 Ctrl-C stops an answer; at the prompt, Ctrl-C twice or Ctrl-D ends the conversation. A line that
@@ -16,6 +16,7 @@ Commands at the prompt:
 Examples:
   lfm2 chat
   lfm2 chat -m LiquidAI/LFM2-1.2B --system \"Answer in one sentence.\"
+  lfm2 chat -m LiquidAI/LFM2-2.6B --draft-model LiquidAI/LFM2-350M
   printf 'Hello!\\nAnd now in French.\\n' | lfm2 chat -m model.gguf";
 
 /// Talk with a model
@@ -35,4 +36,6 @@ pub(crate) struct ChatArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 }

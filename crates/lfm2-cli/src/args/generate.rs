@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{ModelArgs, SamplingArgs};
+use super::{ModelArgs, SamplingArgs, SpeculationArgs};
 
 const EXAMPLES: &str = "\
 The prompt is continued as plain text: what a story or a base model wants. With --chat it is put
@@ -10,6 +10,7 @@ Examples:
   lfm2 generate \"Once upon a time\"
   lfm2 generate \"Once upon a time\" --seed 7 -n 60 --echo
   lfm2 generate --chat -m LiquidAI/LFM2-350M \"What is a short convolution?\"
+  lfm2 generate --speculate lookup -m model.gguf - < program.rs
   cat question.txt | lfm2 generate --chat -m model.gguf --json - | jq -r .text";
 
 /// Continue a text
@@ -40,4 +41,6 @@ pub(crate) struct GenerateArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 }

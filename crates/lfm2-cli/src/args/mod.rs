@@ -10,6 +10,7 @@ mod inspect;
 mod model;
 mod quantize;
 mod sampling;
+mod speculation;
 mod train;
 
 use std::num::NonZeroUsize;
@@ -26,6 +27,7 @@ pub(crate) use inspect::InspectArgs;
 pub(crate) use model::{Activations, DeviceArgs, DeviceKind, ModelArgs};
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use speculation::SpeculationArgs;
 pub(crate) use train::{ResumeMode, TrainArgs};
 
 const EXAMPLES: &str = "\

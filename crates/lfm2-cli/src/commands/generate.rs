@@ -20,8 +20,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         text => text.to_owned(),
     };
     let interrupt = Interrupt::install()?;
-    let model = open::model(&args.model)?;
+    let model = open::model_with_draft(&args.model, &args.speculation)?;
     let options = args.sampling.options(model.options());
+    let options = args.speculation.apply(options);
     let watch = interrupt.watch();
     let mut out = Out {
         text: String::new(),

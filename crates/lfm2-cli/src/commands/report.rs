@@ -9,6 +9,9 @@ pub(crate) struct Usage {
     finish: &'static str,
     prompt_tokens: usize,
     generated_tokens: usize,
+    /// Tokens guessed ahead, and how many of them were right.
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     /// Seconds until the first token.
     first_token_seconds: f64,
     prefill_tokens_per_second: Option<f64>,
@@ -21,6 +24,8 @@ impl Usage {
             finish: reason(finish),
             prompt_tokens: finish.prompt_tokens,
             generated_tokens: finish.generated_tokens,
+            drafted_tokens: finish.drafted_tokens,
+            accepted_tokens: finish.accepted_tokens,
             first_token_seconds: finish.prefill_time.as_secs_f64(),
             prefill_tokens_per_second: finish.prefill_speed(),
             decode_tokens_per_second: finish.decode_speed(),
@@ -35,8 +40,12 @@ pub(crate) fn summary(finish: &Finish) -> String {
         0 => String::new(),
         n => format!(" ({n} of them known)"),
     };
+    let guesses = match (finish.drafted_tokens, finish.accepted_tokens) {
+        (0, _) => String::new(),
+        (drafted, accepted) => format!(", {accepted} of {drafted} guesses right"),
+    };
     format!(
-        "prompt: {} tokens{reused} in {:.2} s{}; answer: {} tokens in {:.2} s{}; ended by {}",
+        "prompt: {} tokens{reused} in {:.2} s{}; answer: {} tokens in {:.2} s{}{guesses}; ended by {}",
         finish.prompt_tokens,
         finish.prefill_time.as_secs_f64(),
         speed(finish.prefill_speed()),

@@ -8,7 +8,7 @@ use lfm2::text::LoadOptions;
 use lfm2::{DType, Device, OpenOptions, TextModel};
 
 use super::progress::Downloads;
-use crate::args::{Activations, DeviceArgs, DeviceKind, ModelArgs};
+use crate::args::{Activations, DeviceArgs, DeviceKind, ModelArgs, SpeculationArgs};
 
 /// Opens the chosen model, or the built-in one.
 pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
@@ -22,6 +22,25 @@ pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
     let mut options = OpenOptions::default().with_files(files(args.offline));
     options.load = load(args.device)?;
     TextModel::open_with(source.clone(), &options).with_context(|| format!("opening {source}"))
+}
+
+/// Opens the chosen model with the one that guesses for it, if any.
+pub(crate) fn model_with_draft(
+    args: &ModelArgs,
+    speculation: &SpeculationArgs,
+) -> Result<TextModel> {
+    let model = self::model(args)?;
+    let Some(source) = &speculation.draft_model else {
+        return Ok(model);
+    };
+    let args = ModelArgs {
+        model: Some(source.clone()),
+        ..args.clone()
+    };
+    let draft = self::model(&args)?;
+    let origin = model.origin().to_owned();
+    let paired = model.with_draft(&draft);
+    paired.with_context(|| format!("{} cannot guess for {origin}", draft.origin()))
 }
 
 /// How files are found, with bars for downloads.

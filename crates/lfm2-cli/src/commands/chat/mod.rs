@@ -26,7 +26,7 @@ enum Next {
 
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let model = open::model(&args.model)?;
+    let model = open::model_with_draft(&args.model, &args.speculation)?;
     let mut lines = Lines::open()?;
     if lines.is_terminal() {
         eprintln!("{}: /help lists the commands, Ctrl-D ends.", model.origin());

@@ -26,6 +26,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(model: TextModel, args: &ChatArgs) -> Result<Self> {
         let options = args.sampling.options(model.options());
+        let options = args.speculation.apply(options);
         let render = RenderOptions::default().user_text(user_text(args.literal_user_text));
         let messages = args
             .system
