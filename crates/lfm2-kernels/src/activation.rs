@@ -116,10 +116,11 @@ impl<M: Map> Kernel for MapAll<'_, M> {
     }
 }
 
-struct SiluMul<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-    out: &'a mut [f32],
+/// `out = silu(gate) * up`; all three are as long.
+pub(crate) struct SiluMul<'a> {
+    pub(crate) gate: &'a [f32],
+    pub(crate) up: &'a [f32],
+    pub(crate) out: &'a mut [f32],
 }
 
 impl Kernel for SiluMul<'_> {

@@ -48,9 +48,9 @@ pub fn matmul<W: Element>(
 }
 
 /// The result matrix while several threads write to it.
-struct Output<'a> {
-    values: SharedMut<'a, f32>,
-    stride: usize,
+pub(crate) struct Output<'a> {
+    pub(crate) values: SharedMut<'a, f32>,
+    pub(crate) stride: usize,
 }
 
 impl Output<'_> {
@@ -60,7 +60,7 @@ impl Output<'_> {
     /// While the result lives, no other call may give out any of the same values.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, row: usize, column: usize, len: usize) -> &mut [f32] {
         // SAFETY: forwarded from the caller.
         unsafe { self.values.slice(row * self.stride + column, len) }
     }

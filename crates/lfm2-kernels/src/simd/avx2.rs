@@ -126,6 +126,30 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn largest(self, v: __m256) -> f32 {
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe {
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, v: __m256) {
+        // SAFETY: writable by the contract; the token proves that the CPU has the instructions.
+        unsafe {
+            let whole = _mm256_cvtps_epi32(v);
+            let (low, high) = (
+                _mm256_castsi256_si128(whole),
+                _mm256_extracti128_si256::<1>(whole),
+            );
+            let words = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(words, words));
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
         // SAFETY: a prefetch never faults; every x86-64 CPU has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }

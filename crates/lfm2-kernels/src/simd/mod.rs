@@ -13,11 +13,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod dot16;
 pub(crate) mod math;
 mod scalar;
 pub(crate) mod tile;
 
 use half::{bf16, f16};
+
+use dot16::Dot16;
 
 use crate::Isa;
 
@@ -25,7 +28,7 @@ use crate::Isa;
 pub(crate) const MAX_LANES: usize = 16;
 
 /// Vectors of `f32` on one instruction set.
-pub trait Simd: Copy + Send + Sync + 'static {
+pub trait Simd: Dot16 {
     /// A register of [`LANES`](Self::LANES) values.
     type V: Copy;
 
@@ -78,6 +81,15 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// They must be writable at `p`; no alignment is needed.
     unsafe fn store_f32(self, p: *mut f32, v: Self::V);
+
+    /// The largest lane of values that are all finite.
+    fn largest(self, v: Self::V) -> f32;
+
+    /// Writes `LANES` whole numbers within `-128..=127` as bytes.
+    ///
+    /// # Safety
+    /// They must be writable at `p`; no alignment is needed.
+    unsafe fn store_i8(self, p: *mut i8, v: Self::V);
 
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]

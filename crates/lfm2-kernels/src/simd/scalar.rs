@@ -119,4 +119,15 @@ impl Simd for Scalar {
         // SAFETY: forwarded from the caller.
         unsafe { p.cast::<Self::V>().write_unaligned(v) }
     }
+
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        v.into_iter().fold(f32::MIN, f32::max)
+    }
+
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, v: Self::V) {
+        // SAFETY: forwarded from the caller.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(v.map(|v| v as i8)) }
+    }
 }

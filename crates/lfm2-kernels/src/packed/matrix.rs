@@ -1,0 +1,149 @@
+//! [`PackedMatrix`]: weights sorted into tiles.
+
+use super::format::BlockType;
+use super::memory::{Pages, WeightBytes};
+use super::pack::{pack_tile, unpack_row};
+use crate::ShapeError;
+use crate::simd::dot16::ROWS;
+use crate::threads::{SharedMut, for_each_task};
+
+/// A weight matrix `(rows, cols)`, outputs by inputs, in tiles of sixteen rows. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct PackedMatrix {
+    kind: BlockType,
+    rows: usize,
+    cols: usize,
+    bytes: WeightBytes,
+}
+
+/// Tiles one task packs.
+const TASK_TILES: usize = 8;
+
+impl PackedMatrix {
+    /// Sorts the blocks of a GGUF tensor, row after row, on all threads.
+    ///
+    /// # Errors
+    /// When a row is not made of whole blocks, or `blocks` is not as long as the shape says.
+    pub fn from_blocks(
+        kind: BlockType,
+        rows: usize,
+        cols: usize,
+        blocks: &[u8],
+    ) -> Result<Self, ShapeError> {
+        let len = Self::packed_len(kind, rows, cols)?;
+        let row_bytes = cols / kind.block_len() * kind.block_bytes();
+        let expected = ShapeError::product("bytes of a packed matrix", &[rows, row_bytes])?;
+        ShapeError::check("bytes of a packed matrix", expected, blocks.len())?;
+
+        let mut pages = Pages::zeroed(len);
+        let tile_bytes = kind.tile_bytes(cols);
+        if tile_bytes > 0 {
+            let shared = SharedMut::new(&mut pages[..len]);
+            let tiles = len / tile_bytes;
+            for_each_task(tiles.div_ceil(TASK_TILES), len, |task| {
+                for tile in task * TASK_TILES..tiles.min((task + 1) * TASK_TILES) {
+                    let first = tile * ROWS;
+                    let present = ROWS.min(rows - first);
+                    let own = &blocks[first * row_bytes..][..present * row_bytes];
+                    // SAFETY: tiles are disjoint.
+                    let target = unsafe { shared.slice(tile * tile_bytes, tile_bytes) };
+                    pack_tile(kind, own.chunks_exact(row_bytes), target);
+                }
+            });
+        }
+        Ok(Self {
+            kind,
+            rows,
+            cols,
+            bytes: pages.into(),
+        })
+    }
+
+    /// A matrix that was packed before; `bytes` are what [`bytes`](Self::bytes) gave.
+    ///
+    /// # Errors
+    /// When `bytes` is not as long as a packed matrix of this shape.
+    pub fn from_packed(
+        kind: BlockType,
+        rows: usize,
+        cols: usize,
+        bytes: WeightBytes,
+    ) -> Result<Self, ShapeError> {
+        let expected = Self::packed_len(kind, rows, cols)?;
+        ShapeError::check("bytes of a packed matrix", expected, bytes.len())?;
+        Ok(Self {
+            kind,
+            rows,
+            cols,
+            bytes,
+        })
+    }
+
+    /// How many bytes a packed matrix of this shape has.
+    ///
+    /// # Errors
+    /// When a row is not made of whole blocks, or the matrix does not fit in memory.
+    pub fn packed_len(kind: BlockType, rows: usize, cols: usize) -> Result<usize, ShapeError> {
+        ShapeError::divide("columns of a packed matrix", cols, kind.block_len())?;
+        ShapeError::product("packed matrix", &[rows, cols])?;
+        let tiles = rows.div_ceil(ROWS);
+        ShapeError::product("packed matrix", &[tiles, kind.tile_bytes(cols)])
+    }
+
+    /// The format of the weights.
+    pub fn kind(&self) -> BlockType {
+        self.kind
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The tiles. Their arrangement may change between versions of this crate, see
+    /// [`LAYOUT_VERSION`](Self::LAYOUT_VERSION).
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Changes whenever the arrangement of packed bytes does.
+    pub const LAYOUT_VERSION: u32 = 1;
+
+    /// Writes row `row` as numbers.
+    ///
+    /// # Errors
+    /// When there is no such row, or `out` is not as long as a row.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) -> Result<(), ShapeError> {
+        if row >= self.rows {
+            return Err(ShapeError::TooLarge {
+                what: "row of a packed matrix",
+                limit: self.rows.saturating_sub(1),
+                found: row,
+            });
+        }
+        ShapeError::check("values of a row", self.cols, out.len())?;
+        unpack_row(self.kind, self.tile(row / ROWS), row % ROWS, out);
+        Ok(())
+    }
+
+    /// The number of tiles.
+    pub(super) fn tiles(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// Bytes of a tile.
+    pub(super) fn tile_bytes(&self) -> usize {
+        self.kind.tile_bytes(self.cols)
+    }
+
+    /// Tile `index`.
+    pub(super) fn tile(&self, index: usize) -> &[u8] {
+        let size = self.tile_bytes();
+        &self.bytes[index * size..][..size]
+    }
+}

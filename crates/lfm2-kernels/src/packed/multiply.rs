@@ -1,0 +1,612 @@
+//! Rounded activations times packed weights.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::format::{BlockType, LINE, Levels, Precision, Scales, UNIT};
+use super::matrix::PackedMatrix;
+use super::rows::{HALF_OFFSETS, OFFSET, PANEL, QuantizedRows, SCALE, SUM};
+use crate::activation::SiluMul;
+use crate::matmul::Output;
+use crate::simd::dot16::ROWS;
+use crate::simd::{Kernel, Simd};
+use crate::threads::{SharedMut, for_each_task};
+use crate::{Isa, MatMut, ShapeError};
+
+/// Bytes of weights a task reads, about: long runs are what memory is fast at.
+const TASK_BYTES: usize = 1 << 17;
+
+/// Multiply-adds a task makes at least.
+const TASK_WORK: usize = 1 << 19;
+
+/// Bytes of activations that meet a tile before the next tile does: they stay in the second-level
+/// cache.
+const BLOCK_BYTES: usize = 1 << 19;
+
+/// How far ahead of their use weights are asked for.
+const PREFETCH: usize = 3 << 10;
+
+/// What becomes of the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// They replace what is there.
+    Replace,
+    /// They are added to what is there.
+    Add,
+}
+
+/// A matrix to multiply with, and where `x wᵀ` goes, `(rows of x, rows of weight)`.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The weights.
+    pub weight: &'a PackedMatrix,
+    /// The results.
+    pub out: MatMut<'a, f32>,
+    /// What becomes of them.
+    pub sum: Sum,
+}
+
+/// Multiplies `x` with several matrices at once.
+///
+/// The result of a row depends on nothing but that row: neither on the rows beside it nor on the
+/// number of threads.
+///
+/// # Errors
+/// When shapes disagree, or a matrix needs another [`Precision`] than `x` has.
+pub fn multiply(
+    isa: Isa,
+    x: &QuantizedRows<'_>,
+    products: Vec<Product<'_>>,
+) -> Result<(), ShapeError> {
+    let mut parts = Vec::with_capacity(products.len());
+    let mut tasks = 0;
+    for product in products {
+        check(x, product.weight, &product.out)?;
+        let per_task = tiles_per_task(x, product.weight.tile_bytes(), product.weight.cols());
+        let first = tasks;
+        tasks += product.weight.tiles().div_ceil(per_task);
+        let stride = product.out.stride();
+        parts.push(Part {
+            first,
+            per_task,
+            weight: product.weight,
+            sum: product.sum,
+            out: Output {
+                values: SharedMut::new(product.out.into_slice()),
+                stride,
+            },
+        });
+    }
+    let work = parts
+        .iter()
+        .map(|part| part.weight.rows() * part.weight.cols() * x.rows())
+        .sum();
+    for_each_task(tasks, work, |task| {
+        // The last part that begins at or before the task.
+        let index = parts.partition_point(|part| part.first <= task);
+        let Some(part) = index.checked_sub(1).and_then(|index| parts.get(index)) else {
+            return;
+        };
+        let start = (task - part.first) * part.per_task;
+        let tiles = start..(start + part.per_task).min(part.weight.tiles());
+        each_tile(x, tiles, |tile, panels| {
+            for_rows(isa, x, part.weight, tile, panels, |row, values| {
+                let count = ROWS.min(part.weight.rows() - tile * ROWS);
+                // SAFETY: this task alone writes the columns of its tiles.
+                let out = unsafe { part.out.part(row, tile * ROWS, count) };
+                match part.sum {
+                    Sum::Replace => out.copy_from_slice(&values[..count]),
+                    Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
+                }
+            });
+        });
+    });
+    Ok(())
+}
+
+/// `silu(x gateᵀ) * (x upᵀ)`, the inner half of a SwiGLU layer.
+///
+/// # Errors
+/// As [`multiply`], and when `gate` and `up` have different shapes.
+pub fn multiply_gated(
+    isa: Isa,
+    x: &QuantizedRows<'_>,
+    [gate, up]: [&PackedMatrix; 2],
+    out: MatMut<'_, f32>,
+) -> Result<(), ShapeError> {
+    check(x, gate, &out)?;
+    check(x, up, &out)?;
+    let per_task = tiles_per_task(x, gate.tile_bytes() + up.tile_bytes(), 2 * gate.cols());
+    let stride = out.stride();
+    let out = Output {
+        values: SharedMut::new(out.into_slice()),
+        stride,
+    };
+    let work = 2 * gate.rows() * gate.cols() * x.rows();
+    for_each_task(gate.tiles().div_ceil(per_task), work, |task| {
+        let tiles = task * per_task..((task + 1) * per_task).min(gate.tiles());
+        each_tile(x, tiles, |tile, panels| {
+            let count = ROWS.min(gate.rows() - tile * ROWS);
+            for panel in panels {
+                let mut gates = [[0.0; ROWS]; PANEL];
+                for_rows(isa, x, gate, tile, panel..panel + 1, |row, values| {
+                    gates[row % PANEL] = *values;
+                });
+                for_rows(isa, x, up, tile, panel..panel + 1, |row, values| {
+                    // SAFETY: this task alone writes the columns of its tiles.
+                    let out = unsafe { out.part(row, tile * ROWS, count) };
+                    isa.run(SiluMul {
+                        gate: &gates[row % PANEL][..count],
+                        up: &values[..count],
+                        out,
+                    });
+                });
+            }
+        });
+    });
+    Ok(())
+}
+
+/// One of several matrices that are multiplied at once.
+struct Part<'a> {
+    /// The number of its first task.
+    first: usize,
+    /// Tiles per task.
+    per_task: usize,
+    weight: &'a PackedMatrix,
+    sum: Sum,
+    out: Output<'a>,
+}
+
+fn check(
+    x: &QuantizedRows<'_>,
+    weight: &PackedMatrix,
+    out: &MatMut<'_, f32>,
+) -> Result<(), ShapeError> {
+    ShapeError::check("columns of packed weights", x.cols(), weight.cols())?;
+    ShapeError::check("rows of a packed product", x.rows(), out.rows())?;
+    ShapeError::check("columns of a packed product", weight.rows(), out.cols())?;
+    ShapeError::check(
+        "bytes per activation",
+        weight.kind().precision().bytes(),
+        x.precision().bytes(),
+    )
+}
+
+fn tiles_per_task(x: &QuantizedRows<'_>, tile_bytes: usize, cols: usize) -> usize {
+    let by_bytes = TASK_BYTES.div_ceil(tile_bytes.max(1));
+    let by_work = TASK_WORK.div_ceil((ROWS * cols * x.rows()).max(1));
+    by_bytes.min(by_work).max(1)
+}
+
+/// Calls `f` for every tile, once per block of panels.
+fn each_tile(x: &QuantizedRows<'_>, tiles: Range<usize>, mut f: impl FnMut(usize, Range<usize>)) {
+    let panel_bytes = PANEL * 4 * x.precision().record_words() * (x.cols() / UNIT);
+    let step = (BLOCK_BYTES / panel_bytes.max(1)).max(1);
+    for first in (0..x.panels()).step_by(step) {
+        for tile in tiles.clone() {
+            f(tile, first..(first + step).min(x.panels()));
+        }
+    }
+}
+
+/// Calls `f` with every row of the panels and its sixteen results with a tile.
+fn for_rows(
+    isa: Isa,
+    x: &QuantizedRows<'_>,
+    weight: &PackedMatrix,
+    tile: usize,
+    panels: Range<usize>,
+    mut f: impl FnMut(usize, &[f32; ROWS]),
+) {
+    for panel in panels {
+        let (records, height) = x.panel(panel);
+        let mut results = [[0.0; ROWS]; PANEL];
+        let walk = Panel {
+            tile: weight.tile(tile),
+            units: x.cols() / UNIT,
+            records,
+            height,
+            results: &mut results,
+        };
+        match weight.kind() {
+            BlockType::Q4_0 => isa.run(Typed::<Q4_0>(walk, PhantomData)),
+            BlockType::Q4_1 => isa.run(Typed::<Q4_1>(walk, PhantomData)),
+            BlockType::Q5_0 => isa.run(Typed::<Q5_0>(walk, PhantomData)),
+            BlockType::Q5_1 => isa.run(Typed::<Q5_1>(walk, PhantomData)),
+            BlockType::Q8_0 => isa.run(Typed::<Q8_0>(walk, PhantomData)),
+            BlockType::Q4_K => isa.run(Typed::<Q4_K>(walk, PhantomData)),
+            BlockType::Q5_K => isa.run(Typed::<Q5_K>(walk, PhantomData)),
+            BlockType::Q6_K => isa.run(Typed::<Q6_K>(walk, PhantomData)),
+        }
+        for (row, values) in results[..height].iter().enumerate() {
+            f(panel * PANEL + row, values);
+        }
+    }
+}
+
+/// A tile and a panel that meet.
+struct Panel<'a> {
+    tile: &'a [u8],
+    units: usize,
+    records: &'a [f32],
+    height: usize,
+    results: &'a mut [[f32; ROWS]; PANEL],
+}
+
+/// A [`BlockType`] as a type, so that each has loops of its own.
+trait Format: 'static {
+    const TYPE: BlockType;
+    const WIDE: bool = matches!(Self::TYPE.precision(), Precision::Int16);
+    /// Scales per unit.
+    const PARTS: usize = match Self::TYPE.scales() {
+        Scales::TwoBytes => 2,
+        _ => 1,
+    };
+}
+
+macro_rules! formats {
+    ($($name:ident)+) => {$(
+        #[allow(non_camel_case_types, reason = "the formats' own names")]
+        struct $name;
+        impl Format for $name {
+            const TYPE: BlockType = BlockType::$name;
+        }
+    )+};
+}
+
+formats!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K);
+
+struct Typed<'a, F>(Panel<'a>, PhantomData<F>);
+
+impl<F: Format> Kernel for Typed<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Panel {
+            tile,
+            units,
+            records,
+            height,
+            results,
+        } = self.0;
+        assert!(height <= PANEL && tile.len() == F::TYPE.tile_bytes(units * UNIT));
+        assert!(records.len() == units * height * F::TYPE.precision().record_words());
+        let mut row = 0;
+        macro_rules! rows {
+            ($count:literal) => {
+                while S::ACTIVATIONS >= $count && row + $count <= height {
+                    let walk = Walk {
+                        tile: tile.as_ptr(),
+                        units,
+                        record: records.as_ptr().wrapping_add(row),
+                        height,
+                    };
+                    // SAFETY: tile and records have all the units by the checks above, and rows
+                    // `row..row + count` are among the panel's.
+                    let sums = unsafe { walk.run::<S, F, $count>(s) };
+                    for (result, sums) in results[row..].iter_mut().zip(sums) {
+                        *result = s.to_array(sums);
+                    }
+                    row += $count;
+                }
+            };
+        }
+        rows!(8);
+        rows!(6);
+        rows!(4);
+        rows!(2);
+        rows!(1);
+    }
+}
+
+/// The walk along a tile, for some rows of a panel.
+struct Walk {
+    tile: *const u8,
+    units: usize,
+    record: *const f32,
+    height: usize,
+}
+
+impl Walk {
+    /// The results of `M` rows.
+    ///
+    /// # Safety
+    /// The tile must have `units` units of format `F`, and `record` must be a row of as many records of
+    /// `height` rows that has at least `M - 1` rows behind it.
+    #[inline(always)]
+    unsafe fn run<S: Simd, F: Format, const M: usize>(self, s: S) -> [S::Floats; M] {
+        let mut results = [s.float(0.0); M];
+        let mut unit = self.tile;
+        let mut record = self.record;
+        let record_words = F::TYPE.precision().record_words() * self.height;
+        let mut done = 0;
+        while done < self.units {
+            let head = unit;
+            // SAFETY: `done < units`, so a head (if the format has any), a unit and a record follow;
+            // one step never leaves a block, since `units` is a multiple of the block's.
+            unsafe {
+                let head = head_numbers::<S, F>(s, head);
+                unit = unit.add(F::TYPE.head_bytes());
+                for _ in 0..F::TYPE.units() {
+                    if M == 1 {
+                        for line in (0..F::TYPE.unit_bytes()).step_by(LINE) {
+                            s.prefetch(unit.wrapping_add(PREFETCH + line));
+                        }
+                    }
+                    let row = Row {
+                        record,
+                        height: self.height,
+                    };
+                    add_unit::<S, F, M>(s, head, unit, row, &mut results);
+                    unit = unit.add(F::TYPE.unit_bytes());
+                    record = record.wrapping_add(record_words);
+                }
+            }
+            done += F::TYPE.units();
+        }
+        results
+    }
+}
+
+/// A row in a record.
+#[derive(Clone, Copy)]
+struct Row {
+    record: *const f32,
+    height: usize,
+}
+
+impl Row {
+    /// Number `number` of the row `m` further on.
+    ///
+    /// # Safety
+    /// The record must have the number, and the row must exist.
+    #[inline(always)]
+    unsafe fn number(self, number: usize, m: usize) -> f32 {
+        // SAFETY: forwarded from the caller.
+        unsafe { *self.record.add(number * self.height + m) }
+    }
+
+    /// As [`number`](Self::number), of a whole number.
+    ///
+    /// # Safety
+    /// As [`number`](Self::number).
+    #[inline(always)]
+    unsafe fn whole(self, number: usize, m: usize) -> i32 {
+        // SAFETY: forwarded from the caller.
+        unsafe { *self.record.add(number * self.height + m).cast::<i32>() }
+    }
+}
+
+/// The numbers of a block: its scale, and the scale of its minima.
+///
+/// # Safety
+/// The head of a block of format `F` must be readable at `p`.
+#[inline(always)]
+unsafe fn head_numbers<S: Simd, F: Format>(s: S, p: *const u8) -> [S::Floats; 2] {
+    let one = s.float(1.0);
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match F::TYPE.scales() {
+            Scales::Half | Scales::HalfWithMinimum => [one; 2],
+            Scales::ByteWithMinimum => [s.f16_values(p), s.f16_values(p.add(2 * ROWS))],
+            Scales::TwoBytes => [s.f16_values(p), one],
+        }
+    }
+}
+
+/// Scale `part` of a unit.
+///
+/// # Safety
+/// A unit of format `F` must be readable at `p`.
+#[inline(always)]
+unsafe fn scale<S: Simd, F: Format>(
+    s: S,
+    head: [S::Floats; 2],
+    p: *const u8,
+    part: usize,
+) -> S::Floats {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match F::TYPE.scales() {
+            Scales::Half | Scales::HalfWithMinimum => s.f16_values(p),
+            Scales::ByteWithMinimum => s.times(head[0], s.u8_values(p)),
+            Scales::TwoBytes => s.times(head[0], s.i8_values(p.add(part * ROWS))),
+        }
+    }
+}
+
+/// What is taken from every weight of a unit, for formats with minima.
+///
+/// # Safety
+/// A unit of format `F` must be readable at `p`.
+#[inline(always)]
+unsafe fn minimum<S: Simd, F: Format>(
+    s: S,
+    head: [S::Floats; 2],
+    p: *const u8,
+) -> Option<S::Floats> {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match F::TYPE.scales() {
+            Scales::HalfWithMinimum => Some(s.f16_values(p.add(2 * ROWS))),
+            Scales::ByteWithMinimum => Some(s.times(head[1], s.u8_values(p.add(ROWS)))),
+            Scales::Half | Scales::TwoBytes => None,
+        }
+    }
+}
+
+/// The levels of group `group`.
+///
+/// # Safety
+/// The lines of a unit of format `F` must be readable at `lines`, and `group` is below 8.
+#[inline(always)]
+unsafe fn levels<S: Simd, F: Format>(s: S, lines: *const u8, group: usize) -> S::Bytes {
+    // SAFETY: forwarded from the caller; every format has the lines its arm reads.
+    unsafe {
+        if F::TYPE.levels() as u8 == Levels::Eight as u8 {
+            return s.bytes(lines.add(group * LINE));
+        }
+        let line = s.bytes(lines.add(group % 4 * LINE));
+        let low = match group {
+            0..4 => s.keep(line, 15),
+            _ => s.keep(s.down::<4>(line), 15),
+        };
+        match F::TYPE.levels() {
+            Levels::Four | Levels::Eight => low,
+            Levels::Five => s.union(low, fifth_bit(s, lines.add(4 * LINE), group)),
+            Levels::Six => s.union(
+                low,
+                two_bits(s, lines.add((4 + group / 4) * LINE), group % 4),
+            ),
+        }
+    }
+}
+
+/// The fifth bit of a group, in its place.
+///
+/// # Safety
+/// A line must be readable at `line`.
+#[inline(always)]
+unsafe fn fifth_bit<S: Simd>(s: S, line: *const u8, group: usize) -> S::Bytes {
+    // SAFETY: forwarded from the caller.
+    let line = unsafe { s.bytes(line) };
+    let moved = match group {
+        0 => s.up::<4>(line),
+        1 => s.up::<3>(line),
+        2 => s.up::<2>(line),
+        3 => s.up::<1>(line),
+        4 => line,
+        5 => s.down::<1>(line),
+        6 => s.down::<2>(line),
+        _ => s.down::<3>(line),
+    };
+    s.keep(moved, 1 << 4)
+}
+
+/// The fifth and sixth bits of one of the four groups of a line, in their place.
+///
+/// # Safety
+/// A line must be readable at `line`.
+#[inline(always)]
+unsafe fn two_bits<S: Simd>(s: S, line: *const u8, group: usize) -> S::Bytes {
+    // SAFETY: forwarded from the caller.
+    let line = unsafe { s.bytes(line) };
+    let moved = match group {
+        0 => s.up::<4>(line),
+        1 => s.up::<2>(line),
+        2 => line,
+        _ => s.down::<2>(line),
+    };
+    s.keep(moved, 3 << 4)
+}
+
+/// Adds the products of a unit with a record to the results of `M` rows.
+///
+/// # Safety
+/// A unit of format `F` must be readable at `unit`; `row` must be in a record of activations rounded as
+/// `F` wants, with at least `M - 1` rows behind it.
+#[inline(always)]
+unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
+    s: S,
+    head: [S::Floats; 2],
+    unit: *const u8,
+    row: Row,
+    results: &mut [S::Floats; M],
+) {
+    let lines = unit.wrapping_add(F::TYPE.scale_bytes());
+    let groups = UNIT / 4 / F::PARTS;
+    for part in 0..F::PARTS {
+        // SAFETY: by the contract, for all reads of the unit and of the record.
+        unsafe {
+            let mut low = [s.ints(0); M];
+            let mut high = [s.ints(0); M];
+            if let Some(bits) = F::TYPE.zero_bits() {
+                for m in 0..M {
+                    low[m] = zero_offset::<S, F>(s, bits, row, part, m);
+                }
+            }
+            for group in 0..groups {
+                // Both nibbles of a line in turn, where one scale covers them.
+                let group = match F::PARTS {
+                    1 => group / 2 + group % 2 * 4,
+                    _ => part * groups + group,
+                };
+                let levels = levels::<S, F>(s, lines, group);
+                let word = F::TYPE.precision().numbers() + group;
+                for m in 0..M {
+                    let x = row.record.add(word * row.height + m).cast::<i8>();
+                    if F::WIDE {
+                        high[m] = dot::<S, F>(s, high[m], levels, x);
+                        let x = x.add(4 * UNIT / 4 * row.height);
+                        low[m] = dot::<S, F>(s, low[m], levels, x);
+                    } else {
+                        low[m] = dot::<S, F>(s, low[m], levels, x);
+                    }
+                }
+            }
+            let scale = scale::<S, F>(s, head, unit, part);
+            for m in 0..M {
+                let whole = if F::WIDE {
+                    s.plus(s.times_power::<7>(high[m]), low[m])
+                } else {
+                    low[m]
+                };
+                let value = s.times(s.floats(whole), s.float(row.number(SCALE, m)));
+                results[m] = s.times_plus(value, scale, results[m]);
+            }
+            if let Some(minimum) = minimum::<S, F>(s, head, unit) {
+                for m in 0..M {
+                    let sum = s.float(row.number(SUM, m));
+                    results[m] = s.minus_times(minimum, sum, results[m]);
+                }
+            }
+        }
+    }
+}
+
+/// Minus the sum of the whole numbers of a part, times the level that means zero.
+///
+/// # Safety
+/// As [`add_unit`].
+#[inline(always)]
+unsafe fn zero_offset<S: Simd, F: Format>(
+    s: S,
+    bits: u32,
+    row: Row,
+    part: usize,
+    m: usize,
+) -> S::Ints {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        if !F::WIDE {
+            // The record has it eightfold, which is what the narrow formats without minima need.
+            return s.ints(row.whole(OFFSET, m));
+        }
+        let offset = match F::PARTS {
+            1 => s.ints(row.whole(OFFSET, m)),
+            _ => s.ints(row.whole(HALF_OFFSETS + part, m)),
+        };
+        match bits {
+            4 => s.times_power::<4>(offset),
+            5 => s.times_power::<5>(offset),
+            _ => s.times_power::<7>(offset),
+        }
+    }
+}
+
+/// Adds products of levels and four bytes at `x`.
+///
+/// # Safety
+/// Four bytes must be readable at `x`.
+#[inline(always)]
+unsafe fn dot<S: Simd, F: Format>(s: S, sums: S::Ints, levels: S::Bytes, x: *const i8) -> S::Ints {
+    // SAFETY: forwarded from the caller.
+    unsafe {
+        match F::TYPE.levels() {
+            Levels::Eight => s.dot(sums, levels, x),
+            Levels::Four | Levels::Five | Levels::Six => s.dot_below_128(sums, levels, x),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Activations as whole numbers: [`with_quantized`].
+//!
+//! Rows are kept in panels of eight, the last one as high as there are rows. A panel has a record per
+//! 32 inputs, and a record has for each of its `h` rows
+//!
+//! * the scale (`f32`),
+//! * the scale times the sum of the whole numbers (`f32`),
+//! * minus the sum of the whole numbers (`i32`), eightfold in [`Precision::Int8`],
+//! * only in [`Precision::Int16`]: minus the sums of the first and of the last sixteen (`i32`),
+//!
+//! each as `h` numbers one after another, then the whole numbers: eight groups of four inputs, in each
+//! group four bytes per row. [`Precision::Int16`] has the high bytes of all groups before the low ones:
+//! `q = 128 * high + low`.
+
+use super::format::{Precision, UNIT};
+use crate::scratch::with_scratch;
+use crate::simd::{Kernel, Simd};
+use crate::threads::{SharedMut, for_each_task};
+use crate::{Isa, MatRef, ShapeError};
+
+/// Rows of a full panel.
+pub(super) const PANEL: usize = 8;
+
+/// Where a record has the scales, in words per row.
+pub(super) const SCALE: usize = 0;
+/// Where it has the scaled sums.
+pub(super) const SUM: usize = 1;
+/// Where it has the negative sums.
+pub(super) const OFFSET: usize = 2;
+/// Where it has the negative sums of the first half; the second half's follow.
+pub(super) const HALF_OFFSETS: usize = 3;
+
+/// Panels one task makes.
+const TASK_PANELS: usize = 2;
+
+/// Rounded activations `(rows, cols)`.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizedRows<'a> {
+    words: &'a [f32],
+    rows: usize,
+    cols: usize,
+    precision: Precision,
+}
+
+impl Precision {
+    /// Bytes of a whole number.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Int8 => 1,
+            Self::Int16 => 2,
+        }
+    }
+
+    /// Where a record has its whole numbers, in words per row.
+    pub(super) const fn numbers(self) -> usize {
+        match self {
+            Self::Int8 => 3,
+            Self::Int16 => 5,
+        }
+    }
+
+    /// Four-byte words of a row in a record.
+    pub(super) const fn record_words(self) -> usize {
+        self.numbers() + UNIT / 4 * self.bytes()
+    }
+}
+
+impl<'a> QuantizedRows<'a> {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The length of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How they are rounded.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Panel `index`: its records, and how many rows it has.
+    pub(super) fn panel(&self, index: usize) -> (&'a [f32], usize) {
+        let height = PANEL.min(self.rows - index * PANEL);
+        let row = self.cols / UNIT * self.precision.record_words();
+        (&self.words[index * PANEL * row..][..height * row], height)
+    }
+
+    /// The number of panels.
+    pub(super) fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+}
+
+/// Rounds `x`, whose rows are whole units of 32, and calls `f` with the result.
+///
+/// A row with a value that is not finite has a scale of NaN, so that every result of it is NaN.
+///
+/// # Errors
+/// When the length of a row is not a multiple of 32.
+pub fn with_quantized<R>(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    precision: Precision,
+    f: impl FnOnce(&QuantizedRows<'_>) -> R,
+) -> Result<R, ShapeError> {
+    let (rows, cols) = (x.rows(), x.cols());
+    ShapeError::divide("columns of quantised activations", cols, UNIT)?;
+    let row_words = cols / UNIT * precision.record_words();
+    Ok(with_scratch(rows * row_words, |words| {
+        let panels = rows.div_ceil(PANEL);
+        let shared = SharedMut::new(words);
+        // Rounding a value costs as much as some four multiply-adds.
+        for_each_task(panels.div_ceil(TASK_PANELS), 4 * rows * cols, |task| {
+            for panel in task * TASK_PANELS..panels.min((task + 1) * TASK_PANELS) {
+                let first = panel * PANEL;
+                let height = PANEL.min(rows - first);
+                // SAFETY: panels are disjoint.
+                let words = unsafe { shared.slice(first * row_words, height * row_words) };
+                isa.run(MakePanel {
+                    x,
+                    first,
+                    height,
+                    precision,
+                    words,
+                });
+            }
+        });
+        f(&QuantizedRows {
+            words,
+            rows,
+            cols,
+            precision,
+        })
+    }))
+}
+
+/// Rounds the rows of one panel.
+struct MakePanel<'a> {
+    x: MatRef<'a, f32>,
+    first: usize,
+    height: usize,
+    precision: Precision,
+    words: &'a mut [f32],
+}
+
+impl Kernel for MakePanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let words = self.precision.record_words();
+        for row in 0..self.height {
+            let units = self.x.row(self.first + row).as_chunks::<UNIT>().0;
+            let records = self.words.chunks_exact_mut(words * self.height);
+            for (values, record) in units.iter().zip(records) {
+                let record = Record {
+                    words: record,
+                    height: self.height,
+                    row,
+                };
+                match self.precision {
+                    Precision::Int8 => record.fill::<S, false>(s, values),
+                    Precision::Int16 => record.fill::<S, true>(s, values),
+                }
+            }
+        }
+    }
+}
+
+/// One row's share of a record.
+struct Record<'a> {
+    words: &'a mut [f32],
+    height: usize,
+    row: usize,
+}
+
+/// Adding this to a number below 2^22 leaves the nearest whole number in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+impl Record<'_> {
+    fn put(&mut self, number: usize, value: f32) {
+        self.words[number * self.height + self.row] = value;
+    }
+
+    fn put_whole(&mut self, number: usize, value: i32) {
+        self.put(number, f32::from_bits(value.cast_unsigned()));
+    }
+
+    /// Sets the four-byte groups of a plane of whole numbers.
+    #[inline(always)]
+    fn put_plane(&mut self, first: usize, plane: &[i8; UNIT]) {
+        for (group, four) in plane.as_chunks::<4>().0.iter().enumerate() {
+            let word = u32::from_ne_bytes(four.map(i8::cast_unsigned));
+            self.put(first + group, f32::from_bits(word));
+        }
+    }
+
+    #[inline(always)]
+    fn fill<S: Simd, const WIDE: bool>(mut self, s: S, values: &[f32; UNIT]) {
+        let precision = if WIDE {
+            Precision::Int16
+        } else {
+            Precision::Int8
+        };
+        let mut low = [0; UNIT];
+        let mut high = [0; UNIT];
+        let limit = if WIDE { 127.0 * 128.0 } else { 127.0 };
+        let scale = Scale::of(s, values, limit);
+        // Whole numbers up to 2^24 add up exactly.
+        let mut halves = [s.zero(); 2];
+        for at in (0..UNIT).step_by(S::LANES) {
+            let whole = scale.round(s, &values[at..]);
+            let half = &mut halves[at / (UNIT / 2)];
+            *half = s.add(*half, whole);
+            let mut rest = whole;
+            if WIDE {
+                let top = nearest(s, whole, s.splat(1.0 / 128.0));
+                rest = s.mul_add(top, s.splat(-128.0), whole);
+                // SAFETY: `at + LANES <= UNIT`, the length of the plane.
+                unsafe { s.store_i8(high.as_mut_ptr().add(at), top) };
+            }
+            // SAFETY: as above.
+            unsafe { s.store_i8(low.as_mut_ptr().add(at), rest) };
+        }
+        let halves = halves.map(|half| s.sum(half) as i32);
+        let sum = halves[0] + halves[1];
+        self.put(SCALE, scale.step);
+        self.put(SUM, scale.step * sum as f32);
+        if WIDE {
+            self.put_whole(OFFSET, -sum);
+            self.put_whole(HALF_OFFSETS, -halves[0]);
+            self.put_whole(HALF_OFFSETS + 1, -halves[1]);
+            self.put_plane(precision.numbers(), &high);
+            self.put_plane(precision.numbers() + UNIT / 4, &low);
+        } else {
+            self.put_whole(OFFSET, -8 * sum);
+            self.put_plane(precision.numbers(), &low);
+        }
+    }
+}
+
+/// `v * factor`, rounded to the nearest whole number; the result is below 2^22.
+#[inline(always)]
+fn nearest<S: Simd>(s: S, v: S::V, factor: S::V) -> S::V {
+    s.sub(s.mul_add(v, factor, s.splat(ROUND)), s.splat(ROUND))
+}
+
+/// The step between whole numbers, and its inverse.
+struct Scale {
+    step: f32,
+    inverse: f32,
+}
+
+impl Scale {
+    /// The scale that brings `values` within `limit`.
+    #[inline(always)]
+    fn of<S: Simd>(s: S, values: &[f32; UNIT], limit: f32) -> Self {
+        let mut largest = s.zero();
+        let mut finite = s.zero();
+        for at in (0..UNIT).step_by(S::LANES) {
+            let v = s.load(&values[at..]);
+            largest = s.max(s.max(v, s.sub(s.zero(), v)), largest);
+            // Anything but a finite value leaves a NaN.
+            finite = s.mul_add(v, s.zero(), finite);
+        }
+        if s.sum(finite) != 0.0 {
+            return Self {
+                step: f32::NAN,
+                inverse: 0.0,
+            };
+        }
+        let largest = s.largest(largest);
+        let inverse = limit / largest;
+        if inverse.is_finite() {
+            Self {
+                step: largest / limit,
+                inverse,
+            }
+        } else {
+            // All zero, or so small that it counts as zero.
+            Self {
+                step: 0.0,
+                inverse: 0.0,
+            }
+        }
+    }
+
+    /// `S::LANES` whole numbers; zeros where values are not finite.
+    #[inline(always)]
+    fn round<S: Simd>(&self, s: S, values: &[f32]) -> S::V {
+        if self.inverse == 0.0 {
+            return s.zero();
+        }
+        nearest(s, s.load(values), s.splat(self.inverse))
+    }
+}

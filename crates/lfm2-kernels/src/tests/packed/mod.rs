@@ -1,0 +1,287 @@
+//! Products with packed weights against the formats' definitions.
+
+mod blocks;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Random, assert_near, config, isas, naive};
+use crate::packed::{
+    BlockType, PackedMatrix, Precision, Product, Sum, WeightBytes, multiply, multiply_gated,
+    with_quantized,
+};
+use crate::{Isa, MatMut, MatRef, ShapeError};
+
+fn kinds() -> impl Strategy<Value = BlockType> {
+    prop::sample::select(&BlockType::ALL[..])
+}
+
+/// A random matrix, packed and as numbers.
+fn matrix(kind: BlockType, rows: usize, cols: usize, seed: u64) -> (PackedMatrix, Vec<f32>) {
+    let bytes = blocks::random(kind, rows, cols, seed);
+    let packed = PackedMatrix::from_blocks(kind, rows, cols, &bytes).unwrap();
+    (packed, blocks::dequantize(kind, &bytes))
+}
+
+/// Activations that rounding leaves as they are: whole numbers up to the limit, which every 32 reach,
+/// times a power of two that differs from one 32 to the next.
+fn exact_activations(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    let limit = match kind.precision() {
+        Precision::Int8 => 127.0,
+        Precision::Int16 => 127.0 * 128.0,
+    };
+    (0..rows * cols)
+        .map(|i| {
+            let unit = 0.5_f32.powi((i / 32 % 5) as i32);
+            let whole = (random.next() * limit).round();
+            unit * if i % 32 == 7 { -limit } else { whole }
+        })
+        .collect()
+}
+
+fn product(isa: Isa, x: &[f32], m: usize, weight: &PackedMatrix) -> Vec<f32> {
+    let mut y = vec![f32::NAN; m * weight.rows()];
+    let x = MatRef::new(x, m, weight.cols()).unwrap();
+    with_quantized(isa, x, weight.kind().precision(), |x| {
+        let out = MatMut::new(&mut y, m, weight.rows()).unwrap();
+        let sum = Sum::Replace;
+        multiply(isa, x, vec![Product { weight, out, sum }]).unwrap();
+    })
+    .unwrap();
+    y
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn packing_keeps_every_weight(kind in kinds(), rows in 1_usize..40, blocks in 1_usize..4, seed: u64) {
+        let cols = blocks * kind.block_len();
+        let (packed, expected) = matrix(kind, rows, cols, seed);
+        let mut row = vec![0.0; cols];
+        for (index, expected) in expected.chunks(cols).enumerate() {
+            packed.dequantize_row(index, &mut row).unwrap();
+            prop_assert_eq!(&row[..], expected);
+        }
+    }
+
+    #[test]
+    fn products_match_the_naive_product(
+        kind in kinds(), m in 1_usize..=19, blocks in 1_usize..4, n in 1_usize..=50, seed: u64,
+    ) {
+        let k = blocks * kind.block_len();
+        let (packed, weights) = matrix(kind, n, k, seed);
+        let x = exact_activations(kind, m, k, seed ^ 1);
+        let expected = naive::matmul(&x, &weights, m, k, n);
+        for isa in isas() {
+            assert_near(&product(isa, &x, m, &packed), &expected, 1e-5, &format!("{isa} {kind} {m}x{k}x{n}"));
+        }
+    }
+
+    #[test]
+    fn rounding_costs_no_more_than_half_a_step(
+        kind in kinds(), m in 1_usize..=9, n in 1_usize..=20, seed: u64,
+    ) {
+        let k = 512;
+        let (packed, weights) = matrix(kind, n, k, seed);
+        let x = Random(seed ^ 2).values(m * k, 1);
+        let expected = naive::matmul(&x, &weights, m, k, n);
+        let levels = if kind.precision() == Precision::Int8 { 127.0 } else { 127.0 * 128.0 };
+        for isa in isas() {
+            let y = product(isa, &x, m, &packed);
+            for (i, (&found, &expected)) in y.iter().zip(&expected).enumerate() {
+                let w = &weights[i % n * k..][..k];
+                // All activations are below 1, so a step is at most 1 / levels.
+                let bound: f64 = w.iter().map(|w| f64::from(w.abs()) * 0.5 / levels).sum();
+                let slack = 1e-5 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>();
+                prop_assert!((f64::from(found) - expected).abs() <= bound + slack);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_rows_beside_it(kind in kinds(), m in 2_usize..=21, seed: u64) {
+        let (k, n) = (256, 33);
+        let (packed, _) = matrix(kind, n, k, seed);
+        let x = Random(seed ^ 3).values(m * k, 0);
+        for isa in isas() {
+            let together = product(isa, &x, m, &packed);
+            for row in 0..m {
+                let alone = product(isa, &x[row * k..][..k], 1, &packed);
+                prop_assert_eq!(&alone[..], &together[row * n..][..n]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_gated_product_is_the_product_of_its_parts(kind in kinds(), m in 1_usize..=17, n in 1_usize..=40, seed: u64) {
+        let k = 256;
+        let (gate, _) = matrix(kind, n, k, seed);
+        let (up, _) = matrix(kind, n, k, seed ^ 4);
+        let x = Random(seed ^ 5).values(m * k, 0);
+        for isa in isas() {
+            let mut gated = vec![f32::NAN; m * n];
+            with_quantized(isa, MatRef::new(&x, m, k).unwrap(), kind.precision(), |x| {
+                multiply_gated(isa, x, [&gate, &up], MatMut::new(&mut gated, m, n).unwrap()).unwrap();
+            }).unwrap();
+            let mut expected = vec![0.0; m * n];
+            crate::silu_mul(isa, &product(isa, &x, m, &gate), &product(isa, &x, m, &up), &mut expected).unwrap();
+            let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+            assert_near(&gated, &expected, 1e-6, &format!("{isa} {kind}"));
+        }
+    }
+}
+
+#[test]
+fn large_products_agree_on_every_instruction_set() {
+    // More panels than one block of activations, more tiles than one task.
+    for kind in BlockType::ALL {
+        let (m, k, n) = (70, 2048, 200);
+        let (packed, _) = matrix(kind, n, k, 11);
+        let x = exact_activations(kind, m, k, 12);
+        let mut first: Option<Vec<f64>> = None;
+        for isa in isas() {
+            let y = product(isa, &x, m, &packed);
+            let alone = product(isa, &x[69 * k..], 1, &packed);
+            assert_eq!(alone, y[69 * n..], "{isa} {kind}");
+            let y: Vec<f64> = y.into_iter().map(f64::from).collect();
+            match &first {
+                None => first = Some(y),
+                Some(first) => {
+                    let y: Vec<f32> = y.iter().map(|&v| v as f32).collect();
+                    assert_near(&y, first, 1e-5, &format!("{isa} {kind}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn several_products_share_their_activations() {
+    let isa = Isa::best();
+    let (k, m) = (512, 3);
+    let (a, _) = matrix(BlockType::Q4_0, 30, k, 1);
+    let (b, _) = matrix(BlockType::Q4_K, 50, k, 2);
+    let x = Random(3).values(m * k, 0);
+    let (mut ya, mut yb) = (vec![1.0; m * 30], vec![2.0; m * 60]);
+    with_quantized(isa, MatRef::new(&x, m, k).unwrap(), Precision::Int8, |x| {
+        let out = MatMut::new(&mut ya, m, 30).unwrap();
+        let first = Product {
+            weight: &a,
+            out,
+            sum: Sum::Add,
+        };
+        let out = MatMut::strided(&mut yb, m, 50, 60).unwrap();
+        let second = Product {
+            weight: &b,
+            out,
+            sum: Sum::Replace,
+        };
+        multiply(isa, x, vec![first, second]).unwrap();
+    })
+    .unwrap();
+    let expected: Vec<f32> = product(isa, &x, m, &a).iter().map(|v| 1.0 + v).collect();
+    assert_eq!(ya, expected);
+    for (row, expected) in product(isa, &x, m, &b).chunks(50).enumerate() {
+        assert_eq!(&yb[row * 60..][..50], expected);
+        assert_eq!(yb[row * 60 + 50..][..10], [2.0; 10]);
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_reach_the_results_of_their_row_only() {
+    let (k, n) = (256, 20);
+    for (kind, bad) in [
+        (BlockType::Q4_0, f32::NAN),
+        (BlockType::Q6_K, f32::INFINITY),
+    ] {
+        let (packed, _) = matrix(kind, n, k, 5);
+        let mut x = Random(6).values(3 * k, 0).to_vec();
+        x[k + 40] = bad;
+        for isa in isas() {
+            let y = product(isa, &x, 3, &packed);
+            assert!(y[n..2 * n].iter().all(|v| v.is_nan()), "{isa} {kind}");
+            assert!(
+                y[..n].iter().chain(&y[2 * n..]).all(|v| v.is_finite()),
+                "{isa} {kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn zeros_and_the_smallest_numbers_give_zero() {
+    let (packed, _) = matrix(BlockType::Q8_0, 4, 64, 7);
+    let mut x = vec![0.0; 64];
+    x[40] = f32::from_bits(1);
+    for isa in isas() {
+        assert_eq!(product(isa, &x, 1, &packed), [0.0; 4]);
+    }
+}
+
+#[test]
+fn packed_bytes_can_be_lent() {
+    let (packed, _) = matrix(BlockType::Q5_K, 33, 256, 8);
+    let mut file = vec![9; 5];
+    file.extend_from_slice(packed.bytes());
+    let len = packed.bytes().len();
+    let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(file);
+    let lent = WeightBytes::lent(Arc::clone(&owner), 5, len).unwrap();
+    let again = PackedMatrix::from_packed(BlockType::Q5_K, 33, 256, lent).unwrap();
+    let x = Random(9).values(2 * 256, 0);
+    let isa = Isa::best();
+    assert_eq!(product(isa, &x, 2, &packed), product(isa, &x, 2, &again));
+    assert!(WeightBytes::lent(Arc::clone(&owner), 6, len).is_none());
+    assert!(WeightBytes::lent(owner, usize::MAX, 2).is_none());
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let isa = Isa::best();
+    let blocks = |n: usize| blocks::random(BlockType::Q4_K, 2, 256 * n, 1);
+    let pack =
+        |rows, cols, bytes: &[u8]| PackedMatrix::from_blocks(BlockType::Q4_K, rows, cols, bytes);
+    assert!(matches!(
+        pack(2, 128, &[]).unwrap_err(),
+        ShapeError::NotMultiple { .. }
+    ));
+    assert!(matches!(
+        pack(2, 256, &blocks(2)).unwrap_err(),
+        ShapeError::Size { .. }
+    ));
+    assert!(matches!(
+        pack(usize::MAX, 256, &[]).unwrap_err(),
+        ShapeError::TooLarge { .. }
+    ));
+    assert!(pack(0, 256, &[]).is_ok());
+    let packed = pack(2, 256, &blocks(1)).unwrap();
+    assert!(packed.dequantize_row(2, &mut [0.0; 256]).is_err());
+    assert!(packed.dequantize_row(1, &mut [0.0; 255]).is_err());
+
+    let x = [0.5; 512];
+    let attempt = |rows, cols, precision, out: &mut [f32], width| {
+        let x = MatRef::new(&x[..rows * cols], rows, cols).unwrap();
+        with_quantized(isa, x, precision, |x| {
+            let out = MatMut::new(out, out.len() / width, width).unwrap();
+            multiply(
+                isa,
+                x,
+                vec![Product {
+                    weight: &packed,
+                    out,
+                    sum: Sum::Replace,
+                }],
+            )
+        })
+        .unwrap()
+    };
+    assert!(attempt(2, 256, Precision::Int8, &mut [0.0; 4], 2).is_ok());
+    assert!(attempt(1, 512, Precision::Int8, &mut [0.0; 2], 2).is_err());
+    assert!(attempt(2, 256, Precision::Int8, &mut [0.0; 2], 2).is_err());
+    assert!(attempt(2, 256, Precision::Int8, &mut [0.0; 6], 3).is_err());
+    assert!(attempt(2, 256, Precision::Int16, &mut [0.0; 4], 2).is_err());
+    let odd = MatRef::new(&x[..33], 1, 33).unwrap();
+    assert!(with_quantized(isa, odd, Precision::Int8, |_| ()).is_err());
+}
