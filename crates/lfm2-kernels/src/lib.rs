@@ -11,12 +11,15 @@
 //! | module | kernels |
 //! |---|---|
 //! | [`matmul`](mod@matmul) | `y = x · wᵀ` from one row (memory bound) to whole prompts (compute bound) |
+//! | [`packed`] | the same with weights in GGUF's block formats |
 //! | [`attention`](mod@attention) | grouped-query attention over a cache: decode, prefill, sliding window, bidirectional |
 //! | [`conv`] | the gated short convolution, causal with state or centred |
 //! | [`norm`] | RMS norm, also fused with a residual add |
 //! | [`rope`](mod@rope) | rotary embedding in the halves form |
 //! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, softmax |
 //! | [`logits`] | arg-max, top-k, log-sum-exp |
+//!
+//! Besides, [`limits`] measures what the machine can do, and [`profile`] collects where the time goes.
 //!
 //! How a kernel is written: once, generic over a crate-private vector trait; a capability token per
 //! instruction set ([`isa`]) makes "does this CPU have the instruction" a question of types. Each
@@ -41,9 +44,12 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod isa;
+pub mod limits;
 pub mod logits;
 pub mod matmul;
 pub mod norm;
+pub mod packed;
+pub mod profile;
 pub mod rope;
 pub mod threads;
 

@@ -67,7 +67,7 @@ impl fmt::Debug for WeightBytes {
 }
 
 /// Zeroed memory that begins at a page and asks for large pages where it fills some.
-pub(super) struct Pages {
+pub(crate) struct Pages {
     start: NonNull<u8>,
     layout: Layout,
 }
@@ -78,7 +78,7 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    pub(super) fn zeroed(len: usize) -> Self {
+    pub(crate) fn zeroed(len: usize) -> Self {
         let align = if len >= LARGE_PAGE { LARGE_PAGE } else { 64 };
         // A slice cannot be longer than what a layout takes, and `len` comes from one.
         let Ok(layout) = Layout::from_size_align(len.max(1), align) else {

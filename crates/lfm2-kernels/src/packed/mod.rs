@@ -11,7 +11,7 @@
 
 mod format;
 mod matrix;
-mod memory;
+pub(crate) mod memory;
 mod multiply;
 mod pack;
 mod rows;
@@ -19,5 +19,5 @@ mod rows;
 pub use format::{BlockType, Precision};
 pub use matrix::PackedMatrix;
 pub use memory::WeightBytes;
-pub use multiply::{Product, Sum, multiply, multiply_gated};
-pub use rows::{QuantizedRows, with_quantized};
+pub use multiply::{GatedProduct, Product, Sum, multiply, multiply_gated};
+pub use rows::{QuantizedRows, Rows, with_quantized, with_quantized_each};

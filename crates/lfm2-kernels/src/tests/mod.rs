@@ -3,9 +3,12 @@
 mod attention;
 mod elementwise;
 mod isa;
+mod limits;
 mod logits;
 mod matmul;
 mod naive;
+mod packed;
+mod profile;
 mod shapes;
 mod simd;
 mod threads;
@@ -28,7 +31,8 @@ fn isas() -> Vec<Isa> {
 pub(crate) fn config() -> Config {
     Config {
         failure_persistence: None,
-        ..Config::with_cases(64)
+        // Miri is slow, and looks for something else.
+        ..Config::with_cases(if cfg!(miri) { 4 } else { 64 })
     }
 }
 
