@@ -1,5 +1,4 @@
-//! Conversations and batches with tiny models of every kind: cutting the cache at any token changes
-//! nothing, and neither does company.
+//! Conversations with tiny models of every kind: cutting the cache at any token changes nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,9 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lfm2_generate::{
-    Batch, BatchOptions, Chat, ChatTemplate, EndTokens, GenerationOptions, Generator, Request,
-};
+use lfm2_generate::{Chat, ChatTemplate, EndTokens, GenerationOptions, Generator};
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions};
 use lfm2_text::{LoadOptions, TextModel};
 
@@ -66,61 +63,6 @@ fn turns_equal_one_shot_with_real_caches() {
                 reply.text,
                 expected.text,
                 "{}: {question}",
-                folder.display()
-            );
-        }
-        assert!(reused > 0, "{}: nothing was reused", folder.display());
-    }
-}
-
-/// Texts of different lengths that come and go, drawn and greedy, with and without a common
-/// beginning: each is what it is alone.
-#[test]
-fn texts_written_together_equal_each_alone() {
-    let instruction = "Answer as briefly as you can, in one word if there is one. ";
-    let questions = [
-        "Why?",
-        "Who was the first to sail around the world, and when was that?",
-        "",
-        "No",
-    ];
-    for folder in checkpoints() {
-        let (generator, _) = open(&folder);
-        let options = BatchOptions::default()
-            .with_max_rows(3)
-            .with_prefill_chunk(24);
-        let mut batch = Batch::new(&generator, options).unwrap();
-        let mut expected = Vec::new();
-        for (number, question) in questions.iter().cycle().take(10).enumerate() {
-            let prompt = match number % 3 {
-                0 => format!("Number {number}: {question}"),
-                _ => format!("{instruction}{question}"),
-            };
-            let options = match number % 2 {
-                0 => GenerationOptions::greedy(),
-                _ => GenerationOptions::default()
-                    .with_temperature(1.0)
-                    .with_seed(number as u64),
-            };
-            let options = options
-                .with_max_new_tokens(4 + 5 * (number % 4))
-                .with_end_tokens(EndTokens::Ignore);
-            let alone = generator
-                .generate(&prompt, &options)
-                .unwrap()
-                .complete()
-                .unwrap();
-            expected.push((alone.text, alone.tokens));
-            batch.submit(Request::text(prompt, options)).unwrap();
-        }
-        let mut reused = 0;
-        for ((id, outcome), expected) in batch.complete().into_iter().zip(expected) {
-            let output = outcome.unwrap();
-            reused += output.finish.reused_tokens;
-            assert_eq!(
-                (output.text, output.tokens),
-                expected,
-                "{}: request {id}",
                 folder.display()
             );
         }

@@ -5,6 +5,8 @@
     reason = "for tests, each of which uses another part"
 )]
 
+pub(crate) mod schedule;
+
 use std::fmt::Write as _;
 use std::sync::Mutex;
 
