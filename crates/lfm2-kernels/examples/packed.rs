@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use lfm2_kernels::packed::{
-    BlockType, PackedMatrix, Product, Sum, multiply, multiply_gated, with_quantized,
+    BlockType, GatedProduct, PackedMatrix, Product, Sum, multiply, multiply_gated, with_quantized,
 };
 use lfm2_kernels::{Isa, MatMut, MatRef, threads};
 
@@ -84,8 +84,8 @@ fn product(isa: Isa, kind: BlockType, m: usize, k: usize, n: usize) -> Result<()
             let (weight, out) = (&weights[run % weights.len()], MatMut::new(&mut y, m, n)?);
             multiply(
                 isa,
-                x,
                 vec![Product {
+                    x,
                     weight,
                     out,
                     sum: Sum::Replace,
@@ -110,7 +110,8 @@ fn gated(isa: Isa, kind: BlockType, m: usize, k: usize, n: usize) -> Result<()> 
     let time = seconds(|_| {
         let x = MatRef::new(&x, m, k)?;
         with_quantized(isa, x, kind.precision(), |x| {
-            multiply_gated(isa, x, [&gate[0], &up[0]], MatMut::new(&mut y, m, n)?)
+            let (gate, up, out) = (&gate[0], &up[0], MatMut::new(&mut y, m, n)?);
+            multiply_gated(isa, vec![GatedProduct { x, gate, up, out }])
         })??;
         Ok(())
     })?;

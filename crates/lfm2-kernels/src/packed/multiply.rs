@@ -13,11 +13,17 @@ use crate::simd::{Kernel, Simd};
 use crate::threads::{SharedMut, for_each_task};
 use crate::{Isa, MatMut, ShapeError};
 
-/// Bytes of weights a task reads, about: long runs are what memory is fast at.
+/// Up to this many rows of activations, reading the weights takes longer than the arithmetic.
+const FEW_ROWS: usize = 8;
+
+/// Bytes of weights a task then reads, about: long runs are what memory is fast at.
 const TASK_BYTES: usize = 1 << 17;
 
-/// Multiply-adds a task makes at least.
-const TASK_WORK: usize = 1 << 19;
+/// Tiles of a task with more rows: activations are read once for all of them.
+const TASK_TILES: usize = 4;
+
+/// A product is cut into this many tasks at least, if it has the tiles.
+const MIN_TASKS: usize = 8;
 
 /// Bytes of activations that meet a tile before the next tile does: they stay in the second-level
 /// cache.
@@ -35,127 +41,190 @@ pub enum Sum {
     Add,
 }
 
-/// A matrix to multiply with, and where `x wᵀ` goes, `(rows of x, rows of weight)`.
+/// One of several products `out = x weightᵀ` that are made at once.
 #[derive(Debug)]
 pub struct Product<'a> {
+    /// The activations.
+    pub x: &'a QuantizedRows<'a>,
     /// The weights.
     pub weight: &'a PackedMatrix,
-    /// The results.
+    /// The results, `(rows of x, rows of weight)`.
     pub out: MatMut<'a, f32>,
     /// What becomes of them.
     pub sum: Sum,
 }
 
-/// Multiplies `x` with several matrices at once.
+/// One of several products `out = silu(x gateᵀ) * (x upᵀ)` that are made at once: the inner half of a
+/// SwiGLU layer.
+#[derive(Debug)]
+pub struct GatedProduct<'a> {
+    /// The activations.
+    pub x: &'a QuantizedRows<'a>,
+    /// The weights of the gate.
+    pub gate: &'a PackedMatrix,
+    /// The weights of what is gated, of the same shape.
+    pub up: &'a PackedMatrix,
+    /// The results, `(rows of x, rows of gate)`.
+    pub out: MatMut<'a, f32>,
+}
+
+/// Makes several products at once.
 ///
 /// The result of a row depends on nothing but that row: neither on the rows beside it nor on the
 /// number of threads.
 ///
 /// # Errors
-/// When shapes disagree, or a matrix needs another [`Precision`] than `x` has.
-pub fn multiply(
-    isa: Isa,
-    x: &QuantizedRows<'_>,
-    products: Vec<Product<'_>>,
-) -> Result<(), ShapeError> {
-    let mut parts = Vec::with_capacity(products.len());
-    let mut tasks = 0;
+/// When shapes disagree, or a matrix needs another [`Precision`] than its activations have.
+pub fn multiply(isa: Isa, products: Vec<Product<'_>>) -> Result<(), ShapeError> {
+    let mut jobs = Jobs::default();
     for product in products {
-        check(x, product.weight, &product.out)?;
-        let per_task = tiles_per_task(x, product.weight.tile_bytes(), product.weight.cols());
-        let first = tasks;
-        tasks += product.weight.tiles().div_ceil(per_task);
-        let stride = product.out.stride();
-        parts.push(Part {
-            first,
-            per_task,
-            weight: product.weight,
-            sum: product.sum,
-            out: Output {
-                values: SharedMut::new(product.out.into_slice()),
-                stride,
-            },
-        });
+        check(product.x, product.weight, &product.out)?;
+        jobs.push(product.x, product.weight, product.out, product.sum);
     }
-    let work = parts
-        .iter()
-        .map(|part| part.weight.rows() * part.weight.cols() * x.rows())
-        .sum();
-    for_each_task(tasks, work, |task| {
-        // The last part that begins at or before the task.
-        let index = parts.partition_point(|part| part.first <= task);
-        let Some(part) = index.checked_sub(1).and_then(|index| parts.get(index)) else {
-            return;
-        };
-        let start = (task - part.first) * part.per_task;
-        let tiles = start..(start + part.per_task).min(part.weight.tiles());
-        each_tile(x, tiles, |tile, panels| {
-            for_rows(isa, x, part.weight, tile, panels, |row, values| {
-                let count = ROWS.min(part.weight.rows() - tile * ROWS);
-                // SAFETY: this task alone writes the columns of its tiles.
-                let out = unsafe { part.out.part(row, tile * ROWS, count) };
-                match part.sum {
-                    Sum::Replace => out.copy_from_slice(&values[..count]),
-                    Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
-                }
-            });
-        });
-    });
-    Ok(())
-}
-
-/// `silu(x gateᵀ) * (x upᵀ)`, the inner half of a SwiGLU layer.
-///
-/// # Errors
-/// As [`multiply`], and when `gate` and `up` have different shapes.
-pub fn multiply_gated(
-    isa: Isa,
-    x: &QuantizedRows<'_>,
-    [gate, up]: [&PackedMatrix; 2],
-    out: MatMut<'_, f32>,
-) -> Result<(), ShapeError> {
-    check(x, gate, &out)?;
-    check(x, up, &out)?;
-    let per_task = tiles_per_task(x, gate.tile_bytes() + up.tile_bytes(), 2 * gate.cols());
-    let stride = out.stride();
-    let out = Output {
-        values: SharedMut::new(out.into_slice()),
-        stride,
-    };
-    let work = 2 * gate.rows() * gate.cols() * x.rows();
-    for_each_task(gate.tiles().div_ceil(per_task), work, |task| {
-        let tiles = task * per_task..((task + 1) * per_task).min(gate.tiles());
-        each_tile(x, tiles, |tile, panels| {
-            let count = ROWS.min(gate.rows() - tile * ROWS);
-            for panel in panels {
-                let mut gates = [[0.0; ROWS]; PANEL];
-                for_rows(isa, x, gate, tile, panel..panel + 1, |row, values| {
-                    gates[row % PANEL] = *values;
-                });
-                for_rows(isa, x, up, tile, panel..panel + 1, |row, values| {
-                    // SAFETY: this task alone writes the columns of its tiles.
-                    let out = unsafe { out.part(row, tile * ROWS, count) };
-                    isa.run(SiluMul {
-                        gate: &gates[row % PANEL][..count],
-                        up: &values[..count],
-                        out,
-                    });
-                });
+    jobs.run(|job, tile, panels| {
+        for_rows(isa, job.x, job.weight, tile, panels, |row, values| {
+            // SAFETY: a job's tile is walked by one task.
+            let out = unsafe { job.out(row, tile) };
+            match job.kind {
+                Sum::Replace => out.copy_from_slice(&values[..out.len()]),
+                Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
             }
         });
     });
     Ok(())
 }
 
-/// One of several matrices that are multiplied at once.
-struct Part<'a> {
+/// Makes several gated products at once.
+///
+/// # Errors
+/// As [`multiply`].
+pub fn multiply_gated(isa: Isa, products: Vec<GatedProduct<'_>>) -> Result<(), ShapeError> {
+    let mut jobs = Jobs::default();
+    for product in products {
+        check(product.x, product.gate, &product.out)?;
+        check(product.x, product.up, &product.out)?;
+        jobs.push(product.x, product.gate, product.out, product.up);
+    }
+    jobs.run(|job, tile, panels| {
+        for panel in panels {
+            let mut gates = [[0.0; ROWS]; PANEL];
+            for_rows(
+                isa,
+                job.x,
+                job.weight,
+                tile,
+                panel..panel + 1,
+                |row, values| {
+                    gates[row % PANEL] = *values;
+                },
+            );
+            for_rows(
+                isa,
+                job.x,
+                job.kind,
+                tile,
+                panel..panel + 1,
+                |row, values| {
+                    // SAFETY: a job's tile is walked by one task.
+                    let out = unsafe { job.out(row, tile) };
+                    isa.run(SiluMul {
+                        gate: &gates[row % PANEL][..out.len()],
+                        up: &values[..out.len()],
+                        out,
+                    });
+                },
+            );
+        }
+    });
+    Ok(())
+}
+
+/// Products cut into tasks: some tiles of one product each.
+struct Jobs<'a, K> {
+    jobs: Vec<Job<'a, K>>,
+    tasks: usize,
+    work: usize,
+}
+
+impl<K> Default for Jobs<'_, K> {
+    fn default() -> Self {
+        Self {
+            jobs: Vec::new(),
+            tasks: 0,
+            work: 0,
+        }
+    }
+}
+
+/// One product, and what is particular about it.
+struct Job<'a, K> {
     /// The number of its first task.
     first: usize,
     /// Tiles per task.
     per_task: usize,
+    x: &'a QuantizedRows<'a>,
     weight: &'a PackedMatrix,
-    sum: Sum,
     out: Output<'a>,
+    kind: K,
+}
+
+impl<'a, K: Sync> Jobs<'a, K> {
+    fn push(
+        &mut self,
+        x: &'a QuantizedRows<'a>,
+        weight: &'a PackedMatrix,
+        out: MatMut<'a, f32>,
+        kind: K,
+    ) {
+        let per_task = tiles_per_task(x.rows(), weight);
+        let stride = out.stride();
+        self.jobs.push(Job {
+            first: self.tasks,
+            per_task,
+            x,
+            weight,
+            out: Output {
+                values: SharedMut::new(out.into_slice()),
+                stride,
+            },
+            kind,
+        });
+        self.tasks += weight.tiles().div_ceil(per_task);
+        self.work += weight.rows() * weight.cols() * x.rows();
+    }
+
+    /// Calls `f` for every tile of every job, once per block of panels.
+    fn run(&self, f: impl Fn(&Job<'a, K>, usize, Range<usize>) + Sync) {
+        for_each_task(self.tasks, self.work, |task| {
+            // The last job that begins at or before the task; those before it may be empty.
+            let index = self.jobs.partition_point(|job| job.first <= task);
+            let Some(job) = index.checked_sub(1).and_then(|index| self.jobs.get(index)) else {
+                return;
+            };
+            let start = (task - job.first) * job.per_task;
+            let tiles = start..(start + job.per_task).min(job.weight.tiles());
+            let panels = job.x.panels();
+            let step = panels_per_block(job.x);
+            for first in (0..panels).step_by(step) {
+                for tile in tiles.clone() {
+                    f(job, tile, first..(first + step).min(panels));
+                }
+            }
+        });
+    }
+}
+
+impl<K> Job<'_, K> {
+    /// The results of row `row` and tile `tile`.
+    ///
+    /// # Safety
+    /// While the result lives, no other call may give out the same.
+    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn out(&self, row: usize, tile: usize) -> &mut [f32] {
+        let count = ROWS.min(self.weight.rows() - tile * ROWS);
+        // SAFETY: forwarded from the caller.
+        unsafe { self.out.part(row, tile * ROWS, count) }
+    }
 }
 
 fn check(
@@ -173,21 +242,20 @@ fn check(
     )
 }
 
-fn tiles_per_task(x: &QuantizedRows<'_>, tile_bytes: usize, cols: usize) -> usize {
-    let by_bytes = TASK_BYTES.div_ceil(tile_bytes.max(1));
-    let by_work = TASK_WORK.div_ceil((ROWS * cols * x.rows()).max(1));
-    by_bytes.min(by_work).max(1)
+/// How many tiles of `weight` a task takes when there are `rows` rows of activations.
+fn tiles_per_task(rows: usize, weight: &PackedMatrix) -> usize {
+    let wanted = if rows <= FEW_ROWS {
+        TASK_BYTES.div_ceil(weight.tile_bytes().max(1))
+    } else {
+        TASK_TILES
+    };
+    wanted.min(weight.tiles() / MIN_TASKS).max(1)
 }
 
-/// Calls `f` for every tile, once per block of panels.
-fn each_tile(x: &QuantizedRows<'_>, tiles: Range<usize>, mut f: impl FnMut(usize, Range<usize>)) {
+/// How many panels meet a tile before the next tile does.
+fn panels_per_block(x: &QuantizedRows<'_>) -> usize {
     let panel_bytes = PANEL * 4 * x.precision().record_words() * (x.cols() / UNIT);
-    let step = (BLOCK_BYTES / panel_bytes.max(1)).max(1);
-    for first in (0..x.panels()).step_by(step) {
-        for tile in tiles.clone() {
-            f(tile, first..(first + step).min(x.panels()));
-        }
-    }
+    (BLOCK_BYTES / panel_bytes.max(1)).max(1)
 }
 
 /// Calls `f` with every row of the panels and its sixteen results with a tile.

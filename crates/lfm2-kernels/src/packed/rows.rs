@@ -30,9 +30,6 @@ pub(super) const OFFSET: usize = 2;
 /// Where it has the negative sums of the first half; the second half's follow.
 pub(super) const HALF_OFFSETS: usize = 3;
 
-/// Panels one task makes.
-const TASK_PANELS: usize = 2;
-
 /// Rounded activations `(rows, cols)`.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizedRows<'a> {
@@ -94,6 +91,52 @@ impl<'a> QuantizedRows<'a> {
     }
 }
 
+/// Rows of activations to round.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// All rows of a matrix.
+    All(MatRef<'a, f32>),
+    /// Some rows of a matrix, by number, in this order.
+    Picked(MatRef<'a, f32>, &'a [u32]),
+}
+
+impl<'a> Rows<'a> {
+    fn count(&self) -> usize {
+        match self {
+            Self::All(matrix) => matrix.rows(),
+            Self::Picked(_, numbers) => numbers.len(),
+        }
+    }
+
+    fn cols(&self) -> usize {
+        match self {
+            Self::All(matrix) | Self::Picked(matrix, _) => matrix.cols(),
+        }
+    }
+
+    #[inline(always)]
+    fn row(&self, index: usize) -> &'a [f32] {
+        match self {
+            Self::All(matrix) => matrix.row(index),
+            Self::Picked(matrix, numbers) => matrix.row(numbers[index] as usize),
+        }
+    }
+
+    fn check(&self) -> Result<(), ShapeError> {
+        ShapeError::divide("columns of quantised activations", self.cols(), UNIT)?;
+        if let Self::Picked(matrix, numbers) = self
+            && let Some(&found) = numbers.iter().find(|n| **n as usize >= matrix.rows())
+        {
+            return Err(ShapeError::TooLarge {
+                what: "row of activations",
+                limit: matrix.rows().saturating_sub(1),
+                found: found as usize,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Rounds `x`, whose rows are whole units of 32, and calls `f` with the result.
 ///
 /// A row with a value that is not finite has a scale of NaN, so that every result of it is NaN.
@@ -106,40 +149,68 @@ pub fn with_quantized<R>(
     precision: Precision,
     f: impl FnOnce(&QuantizedRows<'_>) -> R,
 ) -> Result<R, ShapeError> {
-    let (rows, cols) = (x.rows(), x.cols());
-    ShapeError::divide("columns of quantised activations", cols, UNIT)?;
-    let row_words = cols / UNIT * precision.record_words();
-    Ok(with_scratch(rows * row_words, |words| {
-        let panels = rows.div_ceil(PANEL);
-        let shared = SharedMut::new(words);
+    with_quantized_each(isa, &[Rows::All(x)], precision, |each| f(&each[0]))
+}
+
+/// As [`with_quantized`], for several inputs at once.
+///
+/// # Errors
+/// As [`with_quantized`], and when a picked row does not exist.
+pub fn with_quantized_each<R>(
+    isa: Isa,
+    inputs: &[Rows<'_>],
+    precision: Precision,
+    f: impl FnOnce(&[QuantizedRows<'_>]) -> R,
+) -> Result<R, ShapeError> {
+    let mut jobs = Vec::new();
+    let (mut words, mut values) = (0, 0);
+    for input in inputs {
+        input.check()?;
+        let row_words = input.cols() / UNIT * precision.record_words();
+        for first in (0..input.count()).step_by(PANEL) {
+            let height = PANEL.min(input.count() - first);
+            jobs.push((input, first, height, words));
+            words += height * row_words;
+        }
+        values += input.count() * input.cols();
+    }
+    Ok(with_scratch(words, |scratch| {
+        let shared = SharedMut::new(scratch);
         // Rounding a value costs as much as some four multiply-adds.
-        for_each_task(panels.div_ceil(TASK_PANELS), 4 * rows * cols, |task| {
-            for panel in task * TASK_PANELS..panels.min((task + 1) * TASK_PANELS) {
-                let first = panel * PANEL;
-                let height = PANEL.min(rows - first);
+        for_each_task(jobs.len(), 4 * values, |task| {
+            let (rows, first, height, start) = jobs[task];
+            let len = height * (rows.cols() / UNIT) * precision.record_words();
+            isa.run(MakePanel {
+                rows,
+                first,
+                height,
+                precision,
                 // SAFETY: panels are disjoint.
-                let words = unsafe { shared.slice(first * row_words, height * row_words) };
-                isa.run(MakePanel {
-                    x,
-                    first,
-                    height,
-                    precision,
-                    words,
-                });
-            }
+                words: unsafe { shared.slice(start, len) },
+            });
         });
-        f(&QuantizedRows {
-            words,
-            rows,
-            cols,
-            precision,
-        })
+        let mut rest = &*scratch;
+        let each: Vec<QuantizedRows<'_>> = inputs
+            .iter()
+            .map(|input| {
+                let (rows, cols) = (input.count(), input.cols());
+                let own;
+                (own, rest) = rest.split_at(rows * (cols / UNIT) * precision.record_words());
+                QuantizedRows {
+                    words: own,
+                    rows,
+                    cols,
+                    precision,
+                }
+            })
+            .collect();
+        f(&each)
     }))
 }
 
 /// Rounds the rows of one panel.
 struct MakePanel<'a> {
-    x: MatRef<'a, f32>,
+    rows: &'a Rows<'a>,
     first: usize,
     height: usize,
     precision: Precision,
@@ -153,7 +224,7 @@ impl Kernel for MakePanel<'_> {
     fn run<S: Simd>(self, s: S) {
         let words = self.precision.record_words();
         for row in 0..self.height {
-            let units = self.x.row(self.first + row).as_chunks::<UNIT>().0;
+            let units = self.rows.row(self.first + row).as_chunks::<UNIT>().0;
             let records = self.words.chunks_exact_mut(words * self.height);
             for (values, record) in units.iter().zip(records) {
                 let record = Record {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::{Random, assert_near, config, isas, naive};
 use crate::packed::{
-    BlockType, PackedMatrix, Precision, Product, Sum, WeightBytes, multiply, multiply_gated,
-    with_quantized,
+    BlockType, GatedProduct, PackedMatrix, Precision, Product, Rows, Sum, WeightBytes, multiply,
+    multiply_gated, with_quantized, with_quantized_each,
 };
 use crate::{Isa, MatMut, MatRef, ShapeError};
 
@@ -47,7 +47,16 @@ fn product(isa: Isa, x: &[f32], m: usize, weight: &PackedMatrix) -> Vec<f32> {
     with_quantized(isa, x, weight.kind().precision(), |x| {
         let out = MatMut::new(&mut y, m, weight.rows()).unwrap();
         let sum = Sum::Replace;
-        multiply(isa, x, vec![Product { weight, out, sum }]).unwrap();
+        multiply(
+            isa,
+            vec![Product {
+                x,
+                weight,
+                out,
+                sum,
+            }],
+        )
+        .unwrap();
     })
     .unwrap();
     y
@@ -124,7 +133,8 @@ proptest! {
         for isa in isas() {
             let mut gated = vec![f32::NAN; m * n];
             with_quantized(isa, MatRef::new(&x, m, k).unwrap(), kind.precision(), |x| {
-                multiply_gated(isa, x, [&gate, &up], MatMut::new(&mut gated, m, n).unwrap()).unwrap();
+                let out = MatMut::new(&mut gated, m, n).unwrap();
+                multiply_gated(isa, vec![GatedProduct { x, gate: &gate, up: &up, out }]).unwrap();
             }).unwrap();
             let mut expected = vec![0.0; m * n];
             crate::silu_mul(isa, &product(isa, &x, m, &gate), &product(isa, &x, m, &up), &mut expected).unwrap();
@@ -169,17 +179,19 @@ fn several_products_share_their_activations() {
     with_quantized(isa, MatRef::new(&x, m, k).unwrap(), Precision::Int8, |x| {
         let out = MatMut::new(&mut ya, m, 30).unwrap();
         let first = Product {
+            x,
             weight: &a,
             out,
             sum: Sum::Add,
         };
         let out = MatMut::strided(&mut yb, m, 50, 60).unwrap();
         let second = Product {
+            x,
             weight: &b,
             out,
             sum: Sum::Replace,
         };
-        multiply(isa, x, vec![first, second]).unwrap();
+        multiply(isa, vec![first, second]).unwrap();
     })
     .unwrap();
     let expected: Vec<f32> = product(isa, &x, m, &a).iter().map(|v| 1.0 + v).collect();
@@ -188,6 +200,50 @@ fn several_products_share_their_activations() {
         assert_eq!(&yb[row * 60..][..50], expected);
         assert_eq!(yb[row * 60 + 50..][..10], [2.0; 10]);
     }
+}
+
+#[test]
+fn picked_rows_of_several_inputs_are_multiplied_at_once() {
+    let isa = Isa::best();
+    let (k, n) = (256, 37);
+    let (a, _) = matrix(BlockType::Q5_1, n, k, 1);
+    let (b, _) = matrix(BlockType::Q8_0, n, k, 2);
+    let x = Random(3).values(12 * k, 0);
+    let all = MatRef::new(&x, 12, k).unwrap();
+    let picked: Vec<u32> = vec![11, 0, 3, 3, 7, 1, 2, 5, 9];
+    let mut y = vec![f32::NAN; (12 + picked.len()) * n];
+    let inputs = [
+        Rows::All(all),
+        Rows::Picked(all, &picked),
+        Rows::Picked(all, &[]),
+    ];
+    with_quantized_each(isa, &inputs, Precision::Int16, |each| {
+        let (first, second) = y.split_at_mut(12 * n);
+        let outs = [first, second, &mut []];
+        let products = each
+            .iter()
+            .zip([&a, &b, &a])
+            .zip(outs)
+            .map(|((x, weight), out)| {
+                let out = MatMut::new(out, x.rows(), n).unwrap();
+                let sum = Sum::Replace;
+                Product {
+                    x,
+                    weight,
+                    out,
+                    sum,
+                }
+            });
+        multiply(isa, products.collect()).unwrap();
+    })
+    .unwrap();
+    assert_eq!(y[..12 * n], product(isa, &x, 12, &a));
+    let expected = product(isa, &x, 12, &b);
+    for (&row, found) in picked.iter().zip(y[12 * n..].chunks(n)) {
+        assert_eq!(found, &expected[row as usize * n..][..n]);
+    }
+    let outside = [Rows::Picked(all, &[12])];
+    assert!(with_quantized_each(isa, &outside, Precision::Int16, |_| ()).is_err());
 }
 
 #[test]
@@ -267,8 +323,8 @@ fn wrong_shapes_are_errors() {
             let out = MatMut::new(out, out.len() / width, width).unwrap();
             multiply(
                 isa,
-                x,
                 vec![Product {
+                    x,
                     weight: &packed,
                     out,
                     sum: Sum::Replace,
