@@ -28,7 +28,7 @@ pub enum FinishReason {
     Stop(StopCause),
     /// The number of tokens asked for, or the context, is used up.
     Length,
-    /// [`Cancel`] was used.
+    /// [`Cancel`](crate::Cancel) was used.
     Cancelled,
 }
 
