@@ -156,44 +156,128 @@ fn quantize_says_which_tensors_fell_back() {
     );
 }
 
+/// A small measurement; reading one mebibyte says nothing, but takes no time.
+const BENCH: [&str; 9] = [
+    "bench",
+    "--prompt-tokens",
+    "8",
+    "--gen-tokens",
+    "3",
+    "--repeat",
+    "2",
+    "--reading",
+    "1",
+];
+
 #[test]
 fn bench_measures_every_depth() {
-    let args = [
-        "bench",
-        "--prompt-tokens",
-        "8",
-        "--gen-tokens",
-        "3",
-        "--depth",
-        "0,16",
-        "--repeat",
-        "2",
-    ];
-    let report = run(&[&args[..], &["--json"]].concat()).ok().json();
-    let depths = report["depths"].as_array().unwrap();
+    let tests = ["--depth", "0,16", "--batch", "1,2", "--verify", "4"];
+    let report = run(&[&BENCH[..], &tests, &["--json"]].concat()).ok().json();
+    let tests_run = report["tests"].as_array().unwrap();
+    let names: Vec<&str> = tests_run
+        .iter()
+        .map(|test| test["test"].as_str().unwrap())
+        .collect();
     assert_eq!(
-        depths
-            .iter()
-            .map(|d| d["depth"].as_u64().unwrap())
-            .collect::<Vec<_>>(),
-        [0, 16]
+        names,
+        [
+            "pp8", "tg3", "tg3x2", "vf4", "pp8@16", "tg3@16", "tg3x2@16", "vf4@16"
+        ]
     );
-    for depth in depths {
+    for test in tests_run {
         for key in [
-            "prefill_tokens_per_second",
-            "decode_tokens_per_second",
-            "first_token_seconds",
-            "token_p95_seconds",
+            "tokens_per_second",
+            "pass_p95_seconds",
+            "gb_per_second",
+            "gmac_per_second",
+            "share_of_peak",
         ] {
-            assert!(depth[key].as_f64().unwrap() > 0.0, "{key} {depth}");
+            assert!(test[key].as_f64().unwrap() > 0.0, "{key} {test}");
         }
-        assert!(depth["token_p50_seconds"].as_f64() <= depth["token_p95_seconds"].as_f64());
+        assert!(test["pass_p50_seconds"].as_f64() <= test["pass_p95_seconds"].as_f64());
+        assert_eq!(test["tokens_per_second_of"].as_array().unwrap().len(), 2);
+        // A prompt is bound by arithmetic, so memory is not read beside it.
+        let is_prompt = test["test"].as_str().unwrap().starts_with("pp");
+        assert_eq!(test["share_of_read"].is_null(), is_prompt, "{test}");
     }
-    let shown = run(&args).ok().stdout;
+    assert_eq!(report["tps"], tests_run[1]["tokens_per_second"]);
+    assert!(report["first_token_seconds"].as_f64() > report["load_seconds"].as_f64());
+    let shown = run(&[&BENCH[..], &tests].concat()).ok().stdout;
     assert!(
-        shown.contains("decode t/s") && shown.contains("median of 2"),
+        shown.contains("tg3x2@16") && shown.contains("median of 2"),
         "{shown}"
     );
+}
+
+#[test]
+fn bench_shows_what_the_time_goes_into() {
+    let report = run(&[&BENCH[..], &["--profile", "--json"]].concat())
+        .ok()
+        .json();
+    for test in ["pp8", "tg3"] {
+        let ops = report["profile"].as_array().unwrap().iter();
+        let ops: Vec<_> = ops.filter(|op| op["test"] == test).collect();
+        let share: f64 = ops
+            .iter()
+            .map(|op| op["share_of_time"].as_f64().unwrap())
+            .sum();
+        assert!(share > 0.8 && share < 1.2, "{test} {share}");
+        assert!(ops.iter().any(|op| op["op"] == "everything else"), "{test}");
+    }
+    let shown = run(&[&BENCH[..], &["--profile"]].concat()).ok().stdout;
+    assert!(shown.contains("everything else"), "{shown}");
+}
+
+#[test]
+fn bench_knows_the_limits_of_the_machine() {
+    let args = ["bench", "--limits", "--reading", "1", "--threads", "2"];
+    let limits = run(&[&args[..], &["--json"]].concat()).ok().json();
+    let threads: Vec<_> = limits["limits"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        (threads[0]["threads"].as_u64(), threads.len()),
+        (Some(1), 2)
+    );
+    for limits in threads {
+        for key in [
+            "read_gb_per_second",
+            "f32_gmac_per_second",
+            "int8_gmac_per_second",
+        ] {
+            assert!(limits[key].as_f64().unwrap() > 0.0, "{key} {limits}");
+        }
+    }
+    let shown = run(&args).ok().stdout;
+    assert!(shown.contains("2 threads"), "{shown}");
+    assert_eq!(run(&["bench", "--limits", "--profile"]).code, 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bench_does_not_count_the_memory_it_reads() {
+    let args = ["--pp", "0", "--tg", "1", "--reading", "256", "--json"];
+    let report = run(&[&["bench", "--repeat", "1"][..], &args].concat());
+    let report = report.ok().json();
+    let peak = report["peak_memory_bytes"].as_u64().unwrap();
+    assert!(peak < 256 << 20, "{peak}");
+    let speed = report["tests"][0]["read_gb_per_second"].as_f64();
+    assert!(speed.unwrap() > 0.0);
+}
+
+/// One repetition, and no reading of memory.
+const SMALL: [&str; 5] = ["--reading", "0", "--repeat", "1", "--json"];
+
+#[test]
+fn bench_wants_something_to_measure() {
+    let outcome = run(&["bench", "--prompt-tokens", "0", "--gen-tokens", "0"]);
+    assert_eq!(outcome.code, 2);
+    assert!(outcome.stderr.contains("no test"), "{}", outcome.stderr);
+    let only = [&["bench", "--pp", "0", "--tg", "2"], &SMALL[..]].concat();
+    let report = run(&only).ok().json();
+    assert_eq!(report["tests"].as_array().unwrap().len(), 1);
+    assert!(report["tests"][0]["read_gb_per_second"].is_null());
+    let f16 = run(&[&only[..], &["--kv-type", "f16"]].concat());
+    let bytes = |report: &serde_json::Value| report["tests"][0]["bytes_per_pass"].as_f64();
+    assert!(bytes(&f16.ok().json()) < bytes(&report));
 }
 
 #[test]

@@ -24,6 +24,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -213,7 +214,7 @@ pub fn take() -> Vec<Row> {
     ON.store(false, Ordering::Relaxed);
     let table = std::mem::take(&mut *table());
     let mut rows: Vec<Row> = table.into_iter().map(row).collect();
-    rows.sort_by(|a, b| b.time.cmp(&a.time));
+    rows.sort_by_key(|row| Reverse(row.time));
     rows
 }
 

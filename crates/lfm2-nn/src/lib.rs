@@ -11,6 +11,7 @@
 //! | state of running sequences | [`Cache`] |
 //! | the seam to everything that generates | [`Decoder`] |
 //! | how many threads kernels run on | [`threads`] |
+//! | what the machine can do, where the time goes | [`limits`], [`profile`] |
 //!
 //! Layers are immutable and cheap to clone; state is in the [`Cache`]. Shapes in the documentation
 //! use `tokens` for the packed tokens of all sequences of a pass (see [`Step`]).
@@ -38,7 +39,7 @@ pub use cache::{Cache, CacheLayout, CacheSpec, KvSlot, LayerCache, LayerShape, M
 pub use candle_core::{DType, Device, Module, Tensor};
 pub use decoder::{Decoder, Input, Want};
 pub use ffn::{MoeConfig, MoeFeedForward, Routing, SwiGlu, expert_load};
-pub use lfm2_kernels::threads;
+pub use lfm2_kernels::{Isa, limits, profile, threads};
 pub use linear::{Embedding, Linear};
 pub use norm::RmsNorm;
 pub use observer::Observer;

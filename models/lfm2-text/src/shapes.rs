@@ -170,24 +170,29 @@ impl Shape {
         TextConfig::from_json(&self.config_json())
     }
 
-    /// The model with random weights, stored as [`lfm2_hub::gguf::quantize`] would store real ones.
+    /// Random weights of this shape, stored as [`lfm2_hub::gguf::quantize`] would store real ones.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a storage that random weights do not come in.
+    pub fn tensors(&self, storage: Quantization, seed: u64) -> Result<SyntheticSource> {
+        let tensors = self.config()?.tensors().into_iter();
+        let shapes = tensors.map(|tensor| (tensor.name, tensor.shape));
+        let embedding = QuantizeOptions::new(storage, self.name).embedding;
+        SyntheticSource::new(shapes, storage.stored(), embedding.stored(), seed)
+    }
+
+    /// The model with [random weights](Self::tensors).
+    ///
+    /// # Errors
+    /// As [`tensors`](Self::tensors).
     pub fn synthetic(
         &self,
         storage: Quantization,
         seed: u64,
         options: &LoadOptions,
     ) -> Result<TextModel> {
-        let config = self.config()?;
-        let shapes = config
-            .tensors()
-            .into_iter()
-            .map(|tensor| (tensor.name, tensor.shape));
-        let embedding = QuantizeOptions::new(storage, self.name).embedding;
-        let source = SyntheticSource::new(shapes, storage.stored(), embedding.stored(), seed)?;
-        TextModel::from_tensors(config, Arc::new(source), options)
+        let source = self.tensors(storage, seed)?;
+        TextModel::from_tensors(self.config()?, Arc::new(source), options)
     }
 
     fn family(&self) -> Family {

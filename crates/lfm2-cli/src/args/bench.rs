@@ -4,12 +4,18 @@ use clap::Args;
 use lfm2::ModelSource;
 use lfm2::hub::gguf::Quantization;
 
-use super::DeviceArgs;
+use super::{Activations, DeviceArgs};
 
 const EXAMPLES: &str = "\
-Prompts are random tokens and the most likely token is taken, so figures depend on shapes and
-storage alone: random weights of a published shape are as slow as real ones. Every figure is the
-median over the repetitions; the first repetition is preceded by a short one that is not counted.
+Random tokens are fed, whatever the model answers, so figures depend on shapes and storage alone:
+random weights of a published shape are as slow as real ones. Every test starts at --depth and
+does not see the others: pp512 reads a prompt of 512 tokens, tg64@4096 decodes 64 tokens behind
+4096, tg64x8 does so for eight sequences at once, vf4 runs passes of four tokens with all their
+logits. Figures are medians over the repetitions; passes that warm up are not counted.
+
+Beside every decode figure stands how fast memory could be read right then: the faster of reading
+a large buffer once and of reading as much as the pass needs over and over. The share is that of
+the bytes a pass cannot do without (weights, of the experts only those chosen, keys, values).
 
 Shapes: lfm2-350m, lfm2-700m, lfm2-1.2b, lfm2-2.6b, lfm2-8b-a1b, lfm2-24b-a2b, lfm2.5-230m,
 lfm2.5-350m, lfm2.5-1.2b, lfm2.5-2.6b, lfm2.5-8b-a1b, lfm3-1.7b. They are stored as f32, f16,
@@ -19,17 +25,19 @@ Examples:
   lfm2 bench                                               the built-in model
   lfm2 bench --model model.gguf --threads 4
   lfm2 bench --synthetic lfm2-1.2b --quantization q4_0 --depth 0,4096
-  lfm2 bench --synthetic lfm2-8b-a1b --quantization q4_0 --json";
+  lfm2 bench --synthetic lfm2-350m --batch 1,8 --verify 2,4 --prompt-tokens 0
+  lfm2 bench --synthetic lfm2-8b-a1b --quantization q4_0 --profile
+  lfm2 bench --limits --json                               what this machine can do at most";
 
 /// Measure speed and memory
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
     /// A folder, a GGUF file or organisation/name[@revision] [default: the built-in model]
-    #[arg(short, long, value_name = "SOURCE", conflicts_with = "synthetic")]
+    #[arg(short, long, value_name = "SOURCE", conflicts_with_all = ["synthetic", "limits"])]
     pub(crate) model: Option<ModelSource>,
     /// Random weights of a published shape, such as lfm2-1.2b
-    #[arg(long, value_name = "SHAPE")]
+    #[arg(long, value_name = "SHAPE", conflicts_with = "limits")]
     pub(crate) synthetic: Option<String>,
     /// How random weights are stored
     #[arg(
@@ -39,24 +47,62 @@ pub(crate) struct BenchArgs {
         requires = "synthetic"
     )]
     pub(crate) quantization: Quantization,
-    /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "512")]
-    pub(crate) prompt_tokens: NonZeroUsize,
-    /// Tokens to generate
-    #[arg(long, value_name = "N", default_value = "64")]
-    pub(crate) gen_tokens: NonZeroUsize,
-    /// Tokens in the context before the prompt; several with commas
-    #[arg(long, value_name = "N,...", default_value = "0", value_delimiter = ',')]
-    pub(crate) depth: Vec<usize>,
+    #[command(flatten)]
+    pub(crate) tests: TestArgs,
     /// Repetitions
     #[arg(long, value_name = "N", default_value = "3")]
     pub(crate) repeat: NonZeroUsize,
     /// Start of the random numbers
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) seed: u64,
+    /// The size of the buffer that is read to see how fast memory is; 0 reads none
+    #[arg(long, value_name = "MIB", default_value = "1024")]
+    pub(crate) reading: usize,
+    /// Measure what the machine can do at most, and no model
+    #[arg(long)]
+    pub(crate) limits: bool,
+    /// Also show what the time of every test goes into
+    #[arg(long, conflicts_with = "limits")]
+    pub(crate) profile: bool,
     /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Tests")]
+pub(crate) struct TestArgs {
+    /// Tokens of the prompt; 0 for no such test
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "512",
+        visible_alias = "pp",
+        alias = "prompt"
+    )]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens to generate; 0 for no such test
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "64",
+        visible_alias = "tg",
+        alias = "gen"
+    )]
+    pub(crate) gen_tokens: usize,
+    /// Tokens in the context before; several with commas
+    #[arg(long, value_name = "N,...", default_value = "0", value_delimiter = ',')]
+    pub(crate) depth: Vec<usize>,
+    /// Sequences decoded together; several with commas
+    #[arg(long, value_name = "N,...", default_value = "1", value_delimiter = ',')]
+    pub(crate) batch: Vec<NonZeroUsize>,
+    /// Tokens of a pass that checks a draft; several with commas
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) verify: Vec<NonZeroUsize>,
+    /// Number type of keys and values [default: that of activations]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) kv_type: Option<Activations>,
 }

@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use batch::BatchArgs;
-pub(crate) use bench::BenchArgs;
+pub(crate) use bench::{BenchArgs, TestArgs};
 pub(crate) use chat::ChatArgs;
 pub(crate) use download::DownloadArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, RecallArgs};

@@ -1,7 +1,7 @@
 //! Which model, and where it runs.
 
 use clap::{Args, ValueEnum};
-use lfm2::ModelSource;
+use lfm2::{DType, ModelSource};
 
 /// Which model.
 #[derive(Debug, Clone, Args)]
@@ -50,4 +50,15 @@ pub(crate) enum Activations {
     F32,
     F16,
     Bf16,
+}
+
+impl Activations {
+    /// The type of tensors with such numbers.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use lfm2::hub::{self, Network};
 use lfm2::text::LoadOptions;
-use lfm2::{DType, Device, OpenOptions, TextModel};
+use lfm2::{Device, OpenOptions, TextModel};
 
 use super::progress::Downloads;
-use crate::args::{Activations, DeviceArgs, DeviceKind, ModelArgs, SpeculationArgs};
+use crate::args::{DeviceArgs, DeviceKind, ModelArgs, SpeculationArgs};
 
 /// Opens the chosen model, or the built-in one.
 pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
@@ -65,9 +65,7 @@ pub(crate) fn load(args: DeviceArgs) -> Result<LoadOptions> {
     let options = LoadOptions::default().with_device(device);
     Ok(match args.dtype {
         None => options,
-        Some(Activations::F32) => options.with_dtype(DType::F32),
-        Some(Activations::F16) => options.with_dtype(DType::F16),
-        Some(Activations::Bf16) => options.with_dtype(DType::BF16),
+        Some(numbers) => options.with_dtype(numbers.dtype()),
     })
 }
 
