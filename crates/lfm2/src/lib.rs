@@ -13,6 +13,7 @@
 //! | an answer to one question | [`TextModel::chat`] | `chat` |
 //! | a conversation | [`TextModel::chat_session`] | `chat` |
 //! | a text to be continued | [`TextModel::generate`] | `text` |
+//! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
 //! | a model that is always there | `TextModel::embedded`, feature `embedded` | `text` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |

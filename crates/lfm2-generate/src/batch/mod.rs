@@ -32,8 +32,8 @@ const WORTHWHILE: usize = 16;
 /// begins like any row, running or over, continues from a copy of it: an instruction that all
 /// prompts begin with is read once, and so is a conversation that comes back with one more question.
 ///
-/// [`GenerationOptions::speculation`](crate::GenerationOptions::speculation) is not used: it changes no
-/// text, and a batch has other tokens to fill its passes with.
+/// [`GenerationOptions::speculation`](crate::GenerationOptions::speculation) is not used: it changes
+/// nothing but the speed, and a batch has other tokens to fill its passes with.
 ///
 /// Nothing but the last bits of logits can depend on what else is in the batch: matrix products of
 /// another size may add in another order.
