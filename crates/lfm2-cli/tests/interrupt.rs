@@ -76,6 +76,30 @@ fn cl_02_an_interrupted_conversation_in_a_pipe_ends() {
 }
 
 #[test]
+fn cl_02_an_interrupted_batch_writes_what_there_is() {
+    let model = text(&checkpoint());
+    let args = [&["batch", "-", "--rows", "1", "-m", &model], &LONG[..]].concat();
+    let mut child = start(&args);
+    // The first fails at once, so there is something to wait for; the last is never begun.
+    let prompts = ["", "Once", "upon", "a"].map(|prompt| format!("{{\"prompt\": \"{prompt}\"}}\n"));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(prompts.concat().as_bytes()).unwrap();
+    drop(stdin);
+    wait_for(child.stdout.as_mut().unwrap());
+    interrupt(&child);
+    let (code, output) = end(child);
+    assert_eq!(code, 130);
+    let written = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(written.lines().count(), 3, "{written}");
+    assert_eq!(
+        written.matches("\"finish\":\"cancelled\"").count(),
+        2,
+        "{written}"
+    );
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
 fn cl_02_an_interrupted_training_goes_on_later() {
     let folder = tempfile::tempdir().unwrap();
     let (config, out) = tiny_run(folder.path(), 400);
