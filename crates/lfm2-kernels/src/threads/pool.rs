@@ -69,8 +69,8 @@ struct Apart<T>(T);
 struct Job<'a> {
     tasks: usize,
     f: &'a (dyn Fn(usize) + Sync),
-    /// The first panic of a task.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The panics of tasks, in the order in which they came.
+    panics: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl Pool {
@@ -122,7 +122,7 @@ impl Pool {
         let job = Job {
             tasks,
             f,
-            panic: Mutex::new(None),
+            panics: Mutex::new(Vec::new()),
         };
         self.shared.publish(&job, &crew);
         self.shared.work();
@@ -131,8 +131,9 @@ impl Pool {
             .done
             .wait(|| unfinished.load(Ordering::Acquire) == 0);
         drop(crew);
-        if let Some(payload) = lock(&job.panic).take() {
-            resume_unwind(payload);
+        let mut panics = mem::take(&mut *lock(&job.panics));
+        if !panics.is_empty() {
+            resume_unwind(panics.swap_remove(0));
         }
     }
 
@@ -209,15 +210,8 @@ impl Shared {
 
 impl Job<'_> {
     fn run(&self, tasks: Range<usize>) {
-        let Err(payload) = catch_unwind(AssertUnwindSafe(|| tasks.for_each(self.f))) else {
-            return;
-        };
-        let mut first = lock(&self.panic);
-        if first.is_none() {
-            *first = Some(payload);
-        } else {
-            // Dropping it could panic again, here where nobody would catch it.
-            mem::forget(payload);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tasks.for_each(self.f))) {
+            lock(&self.panics).push(payload);
         }
     }
 }
