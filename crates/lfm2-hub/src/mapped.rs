@@ -110,6 +110,41 @@ impl FileBytes {
     }
 }
 
+impl FileBytes {
+    /// Lets the pages of a mapped file that lie wholly within `length` bytes from `offset` leave
+    /// memory. They come back when they are read again.
+    pub(crate) fn release(&self, offset: u64, length: u64) {
+        let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
+        if let (Store::Map(map), Some((offset, length))) = (&self.store, range)
+            && offset.checked_add(length).is_some_and(|end| end <= map.len())
+        {
+            let first = offset.next_multiple_of(PAGE);
+            let end = (offset + length) / PAGE * PAGE;
+            if first < end {
+                release(map, first, end - first);
+            }
+        }
+    }
+}
+
+/// No smaller than a page of any system, so that no page is given up that is needed.
+const PAGE: usize = 1 << 16;
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "the advice is unsafe for other kinds of memory")]
+fn release(map: &memmap2::Mmap, offset: usize, length: usize) {
+    use memmap2::UncheckedAdvice;
+    // SAFETY: the map is of a file and never written to, so pages that are dropped come back with
+    // the same content.
+    let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
+    if let Err(error) = advised {
+        tracing::debug!(%error, "pages of a weight file stay in memory");
+    }
+}
+
+#[cfg(not(unix))]
+fn release(_map: &memmap2::Mmap, _offset: usize, _length: usize) {}
+
 #[expect(
     unsafe_code,
     reason = "mapping a file is unsafe by nature; see `Mapping`"

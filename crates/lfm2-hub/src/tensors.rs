@@ -1,5 +1,6 @@
 //! The one way to tensors: [`TensorSource`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -48,4 +49,18 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// As [`TensorSource::dense`].
     fn quantized(&self, name: &str, device: &Device) -> Result<Option<Arc<QTensor>>>;
+
+    /// The bytes of a tensor's blocks, row after row; `None` when it is stored as plain floats.
+    ///
+    /// # Errors
+    /// As [`TensorSource::dense`].
+    fn blocks(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let blocks = self.quantized(name, &Device::Cpu)?;
+        let bytes = blocks.map(|blocks| blocks.data().map(Cow::into_owned));
+        Ok(bytes.transpose()?.map(Cow::Owned))
+    }
+
+    /// Says that the bytes of a tensor were read and will not be again, so that those of a mapped
+    /// file may leave memory.
+    fn release(&self, _name: &str) {}
 }

@@ -72,4 +72,5 @@ pub use logits::{argmax, log_sum_exp, top_k};
 pub use matmul::matmul;
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;
+pub use scratch::with_scratch;
 pub use view::{MatMut, MatRef};

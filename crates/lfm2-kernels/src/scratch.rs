@@ -17,7 +17,10 @@ thread_local! {
 }
 
 /// Calls `f` with `len` values of unspecified content, aligned to a cache line.
-pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+///
+/// The memory stays with the thread for the next use, since fresh pages cost more than most arithmetic
+/// on them.
+pub fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = len.div_ceil(16);
     if lines.len() < needed {

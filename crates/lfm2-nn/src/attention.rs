@@ -101,8 +101,12 @@ impl Attention {
             gate,
             ..
         } = config;
-        let linear =
-            |name: &str, input, output| weights.pp(name).linear(input, output, Bias::Without);
+        let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
+            Ok(weights
+                .pp(name)
+                .linear(input, output, Bias::Without)?
+                .fine())
+        };
         Ok(Self {
             config,
             q_proj: linear("q_proj", hidden, heads * head_dim)?,
@@ -135,15 +139,11 @@ impl Attention {
         let Some(rope) = pass.ropes.get(rope) else {
             bail!("the pass has no rotary table {rope}")
         };
-        let q = self.q_proj.forward(x)?.reshape((tokens, heads, head_dim))?;
-        let k = self
-            .k_proj
-            .forward(x)?
-            .reshape((tokens, kv_heads, head_dim))?;
-        let v = self
-            .v_proj
-            .forward(x)?
-            .reshape((tokens, kv_heads, head_dim))?;
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [q, k, v] = Linear::forward_each(projections, x)?;
+        let q = q.reshape((tokens, heads, head_dim))?;
+        let k = k.reshape((tokens, kv_heads, head_dim))?;
+        let v = v.reshape((tokens, kv_heads, head_dim))?;
         let q = rope.apply(&self.q_norm.forward(&q)?)?;
         let k = rope.apply(&self.k_norm.forward(&k)?)?;
 

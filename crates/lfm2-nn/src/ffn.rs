@@ -2,6 +2,7 @@
 
 use candle_core::{D, DType, Device, IndexOp, Module, Result, Tensor};
 
+use crate::ops::packed::PackedSwiGlu;
 use crate::{Bias, Linear, Matrix, Weights, ops};
 
 /// `w2(silu(w1 x) * w3 x)`.
@@ -24,11 +25,32 @@ impl SwiGlu {
             w3: weights.pp("w3").linear(hidden, width, Bias::Without)?,
         })
     }
+
+    /// As [`Linear::fine`].
+    pub fn fine(self) -> Self {
+        Self {
+            w1: self.w1.fine(),
+            w2: self.w2.fine(),
+            w3: self.w3.fine(),
+        }
+    }
+
+    /// `w1`, `w2` and `w3`, when all are packed.
+    fn packed(&self) -> Option<PackedSwiGlu<'_>> {
+        Some(PackedSwiGlu {
+            w1: self.w1.packed()?,
+            w2: self.w2.packed()?,
+            w3: self.w3.packed()?,
+        })
+    }
 }
 
 impl Module for SwiGlu {
     /// `(tokens, hidden)` to `(tokens, hidden)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(y) = self.packed().and_then(|w| ops::packed::swiglu(x, w)) {
+            return y;
+        }
         self.w2
             .forward(&ops::silu_mul(&self.w1.forward(x)?, &self.w3.forward(x)?)?)
     }
@@ -157,6 +179,14 @@ impl MoeFeedForward {
                 slots.push((token * self.config.per_token + slot) as u32);
             }
         }
+        let packed: Option<Vec<_>> = self.experts.iter().map(SwiGlu::packed).collect();
+        if let Some(y) = packed.and_then(|experts| {
+            let tokens: Vec<&[u32]> = grouped.iter().map(|(tokens, _)| &tokens[..]).collect();
+            let slots: Vec<&[u32]> = grouped.iter().map(|(_, slots)| &slots[..]).collect();
+            ops::packed::experts(x, &experts, &tokens, &slots, &routing.weights)
+        }) {
+            return y;
+        }
         let weights = routing.weights.flatten_all()?.unsqueeze(1)?;
         let mut out = x.zeros_like()?;
         for (expert, (tokens, slots)) in self.experts.iter().zip(grouped) {
@@ -188,9 +218,9 @@ fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<S
     } = *config;
     let swiglu = |w1: Matrix, w2: Matrix, w3: Matrix| -> lfm2_hub::Result<SwiGlu> {
         Ok(SwiGlu {
-            w1: Linear::new(w1, None)?,
-            w2: Linear::new(w2, None)?,
-            w3: Linear::new(w3, None)?,
+            w1: Linear::new(w1, None)?.fine(),
+            w2: Linear::new(w2, None)?.fine(),
+            w3: Linear::new(w3, None)?.fine(),
         })
     };
     if weights.contains("gate_up_proj") {
@@ -216,7 +246,7 @@ fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<S
             .collect();
     }
     (0..experts)
-        .map(|e| SwiGlu::load(&weights.pp(e), hidden, width))
+        .map(|e| Ok(SwiGlu::load(&weights.pp(e), hidden, width)?.fine()))
         .collect()
 }
 

@@ -1,8 +1,9 @@
 //! [`Linear`] and [`Embedding`]: one type each, dense or quantised.
 
 use candle_core::quantized::QMatMul;
-use candle_core::{DType, Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor, bail};
 
+use crate::ops::packed::Packed;
 use crate::{Matrix, ops};
 
 /// `y = x W^T (+ b)` with a weight of plain numbers or of GGML blocks.
@@ -16,6 +17,7 @@ pub struct Linear {
 enum Weight {
     /// `(out, in)`; on a CPU possibly narrower than the activations.
     Dense(Tensor),
+    Packed(Packed),
     Quantized(QMatMul),
 }
 
@@ -27,9 +29,50 @@ impl Linear {
     pub fn new(weight: Matrix, bias: Option<Tensor>) -> lfm2_hub::Result<Self> {
         let weight = match weight {
             Matrix::Dense(weight) => Weight::Dense(weight),
+            Matrix::Packed(weight) => Weight::Packed(Packed::new(weight)),
+            Matrix::PackedStack(_) => {
+                return Err(lfm2_hub::Error::InvalidInput(
+                    "a linear layer has one matrix, found a stack".to_owned(),
+                ));
+            }
             Matrix::Blocks(blocks) => Weight::Quantized(QMatMul::from_arc(blocks)?),
         };
         Ok(Self { weight, bias })
+    }
+
+    /// The same layer with activations that are rounded more finely where the weight is in blocks.
+    ///
+    /// For layers whose errors grow on their way: those of a mixer are multiplied with each other, and
+    /// a router turns a small one into another expert.
+    pub fn fine(self) -> Self {
+        let weight = match self.weight {
+            Weight::Packed(weight) => Weight::Packed(weight.fine()),
+            other => other,
+        };
+        Self { weight, ..self }
+    }
+
+    /// The weight, when it is packed and there is no bias.
+    pub(crate) fn packed(&self) -> Option<&Packed> {
+        match (&self.weight, &self.bias) {
+            (Weight::Packed(weight), None) => Some(weight),
+            _ => None,
+        }
+    }
+
+    /// `(tokens, in)` to `(tokens, out)` of several layers that read the same input.
+    ///
+    /// # Errors
+    /// When shapes disagree or the device fails.
+    pub fn forward_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let packed: Vec<&Packed> = layers.iter().filter_map(|l| l.packed()).collect();
+        let each = if packed.len() == N {
+            ops::packed::matmul(x, &packed)?
+        } else {
+            layers.iter().map(|l| l.forward(x)).collect::<Result<_>>()?
+        };
+        each.try_into()
+            .map_err(|_| candle_core::Error::msg("one result per layer"))
     }
 }
 
@@ -38,6 +81,7 @@ impl Module for Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Dense(weight) => ops::matmul_t(x, weight)?,
+            Weight::Packed(weight) => ops::packed::matmul(x, &[weight])?.remove(0),
             Weight::Quantized(weight) => weight.forward(&x.contiguous()?)?,
         };
         match &self.bias {
@@ -74,7 +118,9 @@ impl Module for Embedding {
     fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         match &self.table {
             Matrix::Dense(table) => table.index_select(ids, 0)?.to_dtype(self.dtype),
+            Matrix::Packed(table) => ops::packed::rows(table, ids)?.to_dtype(self.dtype),
             Matrix::Blocks(blocks) => blocks.embedding(ids)?.to_dtype(self.dtype),
+            Matrix::PackedStack(_) => bail!("an embedding has one table, found a stack"),
         }
     }
 }

@@ -65,8 +65,11 @@ impl ShortConv {
         };
         Ok(Self {
             config,
-            in_proj: weights.pp("in_proj").linear(hidden, 3 * hidden, bias)?,
-            out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?,
+            in_proj: weights
+                .pp("in_proj")
+                .linear(hidden, 3 * hidden, bias)?
+                .fine(),
+            out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?.fine(),
             fast: ops::conv_kernel(&kernel, kernel_bias.as_ref())?.map(Arc::new),
             kernel,
             bias: kernel_bias,

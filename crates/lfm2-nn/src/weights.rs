@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use lfm2_hub::{Error, Result, StoredType, TensorInfo, TensorSource};
+use lfm2_kernels::packed::{BlockType, PackedMatrix};
 
 use crate::{Embedding, Linear};
 
@@ -174,12 +176,16 @@ impl Weights {
     }
 
     /// A matrix, or a stack of them, in the form it is stored in: blocks stay blocks, half floats
-    /// stay half floats on a CPU (where the kernels widen them in registers).
+    /// stay half floats on a CPU (where the kernels widen them in registers). On a CPU blocks are
+    /// sorted for the kernels, so that their bytes in the source are not needed any more.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
         let (name, info) = self.claim(name, &[shape])?;
+        if let Some(packed) = self.packed(&name, &info)? {
+            return Ok(packed);
+        }
         if let Some(blocks) = self.source.quantized(&name, &self.device)? {
             return Ok(Matrix::Blocks(blocks));
         }
@@ -196,6 +202,38 @@ impl Weights {
             dtype,
             &self.device,
         )?))
+    }
+
+    /// The blocks of a tensor sorted for the kernels, where those compute with it.
+    fn packed(&self, name: &str, info: &TensorInfo) -> Result<Option<Matrix>> {
+        let StoredType::Quantized(stored) = info.stored else {
+            return Ok(None);
+        };
+        let (Some(kind), Some(&cols)) = (block_type(stored), info.shape.last()) else {
+            return Ok(None);
+        };
+        if !self.device.is_cpu() || self.dtype != DType::F32 || cols % UNIT != 0 {
+            return Ok(None);
+        }
+        let Some(blocks) = self.source.blocks(name)? else {
+            return Ok(None);
+        };
+        let pack = |rows, blocks: &[u8]| {
+            PackedMatrix::from_blocks(kind, rows, cols, blocks)
+                .map_err(|e| Error::InvalidInput(format!("tensor \"{name}\": {e}")))
+        };
+        let matrix = match info.shape[..] {
+            [rows, _] => Matrix::Packed(pack(rows, &blocks)?),
+            [count, rows, _] if count > 0 => {
+                let each = blocks.chunks(blocks.len().div_ceil(count).max(1));
+                let stack: Result<_> = each.map(|blocks| pack(rows, blocks)).collect();
+                Matrix::PackedStack(stack?)
+            }
+            _ => return Ok(None),
+        };
+        drop(blocks);
+        self.source.release(name);
+        Ok(Some(matrix))
     }
 
     fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<(String, TensorInfo)> {
@@ -224,7 +262,11 @@ impl Weights {
 pub enum Matrix {
     /// Plain numbers.
     Dense(Tensor),
-    /// GGML blocks along the rows.
+    /// GGML blocks, sorted for the CPU's kernels.
+    Packed(PackedMatrix),
+    /// A stack of such matrices.
+    PackedStack(Vec<PackedMatrix>),
+    /// GGML blocks along the rows, for other devices.
     Blocks(Arc<candle_core::quantized::QTensor>),
 }
 
@@ -236,6 +278,12 @@ impl Matrix {
     pub fn index(&self, index: usize) -> Result<Self> {
         match self {
             Self::Dense(stack) => Ok(Self::Dense(stack.get(index)?.contiguous()?)),
+            Self::PackedStack(stack) if index < stack.len() => {
+                Ok(Self::Packed(stack[index].clone()))
+            }
+            Self::Packed(_) | Self::PackedStack(_) => Err(Error::InvalidInput(format!(
+                "matrix {index} of a stack that does not have it"
+            ))),
             Self::Blocks(stack) => Ok(Self::Blocks(Arc::new(index_blocks(stack, index)?))),
         }
     }
@@ -247,12 +295,30 @@ impl Matrix {
     pub fn rows(&self, start: usize, len: usize) -> Result<Self> {
         match self {
             Self::Dense(matrix) => Ok(Self::Dense(matrix.narrow(0, start, len)?.contiguous()?)),
-            Self::Blocks(_) => Err(Error::Unsupported {
+            Self::Packed(_) | Self::PackedStack(_) | Self::Blocks(_) => Err(Error::Unsupported {
                 what: "a packed gate_up_proj stored in blocks".into(),
                 hint: "GGUF files keep ffn_gate_exps and ffn_up_exps apart".into(),
             }),
         }
     }
+}
+
+/// What the rows of every packed format divide into.
+const UNIT: usize = 32;
+
+/// The kernels' name of a block format, if they have it.
+fn block_type(stored: GgmlDType) -> Option<BlockType> {
+    Some(match stored {
+        GgmlDType::Q4_0 => BlockType::Q4_0,
+        GgmlDType::Q4_1 => BlockType::Q4_1,
+        GgmlDType::Q5_0 => BlockType::Q5_0,
+        GgmlDType::Q5_1 => BlockType::Q5_1,
+        GgmlDType::Q8_0 => BlockType::Q8_0,
+        GgmlDType::Q4K => BlockType::Q4_K,
+        GgmlDType::Q5K => BlockType::Q5_K,
+        GgmlDType::Q6K => BlockType::Q6_K,
+        _ => return None,
+    })
 }
 
 /// One matrix of a stack of GGML blocks, copied: blocks never straddle rows, so neither matrices.

@@ -353,7 +353,15 @@ fn load_block(config: &TextConfig, layer: usize, weights: &Weights) -> Result<Hy
     };
     let ffn = weights.pp("feed_forward");
     let feed_forward = match config.moe.filter(|_| config.is_moe_layer(layer)) {
-        None => FeedForward::Dense(SwiGlu::load(&ffn, hidden, config.ffn_width)?),
+        None => {
+            let dense = SwiGlu::load(&ffn, hidden, config.ffn_width)?;
+            // A router behind it turns small errors into another expert.
+            FeedForward::Dense(if config.moe.is_some() {
+                dense.fine()
+            } else {
+                dense
+            })
+        }
         Some(moe) => FeedForward::Moe(MoeFeedForward::load(
             MoeConfig {
                 hidden,

@@ -234,7 +234,7 @@ impl Tensors {
         file.slice(stored.start, stored.bytes)
     }
 
-    fn blocks(&self, stored: &Stored, device: &Device) -> Result<QTensor> {
+    fn candle_blocks(&self, stored: &Stored, device: &Device) -> Result<QTensor> {
         let data = self.data(stored)?;
         let aligned = Aligned::new(&data);
         let storage =
@@ -262,7 +262,7 @@ impl TensorSource for Tensors {
             StoredType::Dense(own) => {
                 Tensor::from_raw_buffer(&self.data(stored)?, own, &stored.shape, device)?
             }
-            StoredType::Quantized(_) => self.blocks(stored, device)?.dequantize(device)?,
+            StoredType::Quantized(_) => self.candle_blocks(stored, device)?.dequantize(device)?,
         };
         Ok(tensor.to_dtype(dtype)?)
     }
@@ -271,7 +271,23 @@ impl TensorSource for Tensors {
         let stored = self.stored(name)?;
         match stored.kind.stored() {
             StoredType::Dense(_) => Ok(None),
-            StoredType::Quantized(_) => Ok(Some(Arc::new(self.blocks(stored, device)?))),
+            StoredType::Quantized(_) => Ok(Some(Arc::new(self.candle_blocks(stored, device)?))),
+        }
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let stored = self.stored(name)?;
+        match stored.kind.stored() {
+            StoredType::Dense(_) => Ok(None),
+            StoredType::Quantized(_) => self.data(stored).map(Some),
+        }
+    }
+
+    fn release(&self, name: &str) {
+        if let Some(stored) = self.by_name.get(name)
+            && let Some(file) = self.files.get(stored.file)
+        {
+            file.release(stored.start, stored.bytes);
         }
     }
 }

@@ -93,10 +93,10 @@ impl BlockType {
         }
     }
 
-    /// To how many bits activations are rounded when they meet such weights.
+    /// To how few bits activations can be rounded when they meet such weights.
     ///
-    /// Weights of more than four bits deserve activations that add no error of their own. They cost
-    /// twice the arithmetic, which decoding does not notice.
+    /// Weights of more than four bits deserve activations that add no error of their own. Those cost
+    /// twice the arithmetic, which matters for whole prompts only.
     pub const fn precision(self) -> Precision {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q4_K => Precision::Int8,

@@ -235,6 +235,9 @@ fn check(
     ShapeError::check("columns of packed weights", x.cols(), weight.cols())?;
     ShapeError::check("rows of a packed product", x.rows(), out.rows())?;
     ShapeError::check("columns of a packed product", weight.rows(), out.cols())?;
+    if x.precision() == Precision::Int16 {
+        return Ok(());
+    }
     ShapeError::check(
         "bytes per activation",
         weight.kind().precision().bytes(),
@@ -277,15 +280,19 @@ fn for_rows(
             height,
             results: &mut results,
         };
-        match weight.kind() {
-            BlockType::Q4_0 => isa.run(Typed::<Q4_0>(walk, PhantomData)),
-            BlockType::Q4_1 => isa.run(Typed::<Q4_1>(walk, PhantomData)),
-            BlockType::Q5_0 => isa.run(Typed::<Q5_0>(walk, PhantomData)),
-            BlockType::Q5_1 => isa.run(Typed::<Q5_1>(walk, PhantomData)),
-            BlockType::Q8_0 => isa.run(Typed::<Q8_0>(walk, PhantomData)),
-            BlockType::Q4_K => isa.run(Typed::<Q4_K>(walk, PhantomData)),
-            BlockType::Q5_K => isa.run(Typed::<Q5_K>(walk, PhantomData)),
-            BlockType::Q6_K => isa.run(Typed::<Q6_K>(walk, PhantomData)),
+        // What `check` let through: fewer bits of activations only for weights of four bits.
+        match (weight.kind(), x.precision()) {
+            (BlockType::Q4_0, Precision::Int8) => isa.run(walk.of::<Q4_0, Narrow>()),
+            (BlockType::Q4_1, Precision::Int8) => isa.run(walk.of::<Q4_1, Narrow>()),
+            (BlockType::Q4_K, Precision::Int8) => isa.run(walk.of::<Q4_K, Narrow>()),
+            (BlockType::Q4_0, _) => isa.run(walk.of::<Q4_0, Wide>()),
+            (BlockType::Q4_1, _) => isa.run(walk.of::<Q4_1, Wide>()),
+            (BlockType::Q4_K, _) => isa.run(walk.of::<Q4_K, Wide>()),
+            (BlockType::Q5_0, _) => isa.run(walk.of::<Q5_0, Wide>()),
+            (BlockType::Q5_1, _) => isa.run(walk.of::<Q5_1, Wide>()),
+            (BlockType::Q8_0, _) => isa.run(walk.of::<Q8_0, Wide>()),
+            (BlockType::Q5_K, _) => isa.run(walk.of::<Q5_K, Wide>()),
+            (BlockType::Q6_K, _) => isa.run(walk.of::<Q6_K, Wide>()),
         }
         for (row, values) in results[..height].iter().enumerate() {
             f(panel * PANEL + row, values);
@@ -305,7 +312,6 @@ struct Panel<'a> {
 /// A [`BlockType`] as a type, so that each has loops of its own.
 trait Format: 'static {
     const TYPE: BlockType;
-    const WIDE: bool = matches!(Self::TYPE.precision(), Precision::Int16);
     /// Scales per unit.
     const PARTS: usize = match Self::TYPE.scales() {
         Scales::TwoBytes => 2,
@@ -325,9 +331,32 @@ macro_rules! formats {
 
 formats!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K);
 
-struct Typed<'a, F>(Panel<'a>, PhantomData<F>);
+/// A [`Precision`] as a type.
+trait Bits: 'static {
+    const PRECISION: Precision;
+    const WIDE: bool = matches!(Self::PRECISION, Precision::Int16);
+}
 
-impl<F: Format> Kernel for Typed<'_, F> {
+struct Narrow;
+struct Wide;
+
+impl Bits for Narrow {
+    const PRECISION: Precision = Precision::Int8;
+}
+
+impl Bits for Wide {
+    const PRECISION: Precision = Precision::Int16;
+}
+
+struct Typed<'a, F, B>(Panel<'a>, PhantomData<(F, B)>);
+
+impl<'a> Panel<'a> {
+    fn of<F: Format, B: Bits>(self) -> Typed<'a, F, B> {
+        Typed(self, PhantomData)
+    }
+}
+
+impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
     type Output = ();
 
     #[inline(always)]
@@ -340,7 +369,7 @@ impl<F: Format> Kernel for Typed<'_, F> {
             results,
         } = self.0;
         assert!(height <= PANEL && tile.len() == F::TYPE.tile_bytes(units * UNIT));
-        assert!(records.len() == units * height * F::TYPE.precision().record_words());
+        assert!(records.len() == units * height * B::PRECISION.record_words());
         let mut row = 0;
         macro_rules! rows {
             ($count:literal) => {
@@ -353,7 +382,7 @@ impl<F: Format> Kernel for Typed<'_, F> {
                     };
                     // SAFETY: tile and records have all the units by the checks above, and rows
                     // `row..row + count` are among the panel's.
-                    let sums = unsafe { walk.run::<S, F, $count>(s) };
+                    let sums = unsafe { walk.run::<S, F, B, $count>(s) };
                     for (result, sums) in results[row..].iter_mut().zip(sums) {
                         *result = s.to_array(sums);
                     }
@@ -384,11 +413,11 @@ impl Walk {
     /// The tile must have `units` units of format `F`, and `record` must be a row of as many records of
     /// `height` rows that has at least `M - 1` rows behind it.
     #[inline(always)]
-    unsafe fn run<S: Simd, F: Format, const M: usize>(self, s: S) -> [S::Floats; M] {
+    unsafe fn run<S: Simd, F: Format, B: Bits, const M: usize>(self, s: S) -> [S::Floats; M] {
         let mut results = [s.float(0.0); M];
         let mut unit = self.tile;
         let mut record = self.record;
-        let record_words = F::TYPE.precision().record_words() * self.height;
+        let record_words = B::PRECISION.record_words() * self.height;
         let mut done = 0;
         while done < self.units {
             let head = unit;
@@ -407,7 +436,7 @@ impl Walk {
                         record,
                         height: self.height,
                     };
-                    add_unit::<S, F, M>(s, head, unit, row, &mut results);
+                    add_unit::<S, F, B, M>(s, head, unit, row, &mut results);
                     unit = unit.add(F::TYPE.unit_bytes());
                     record = record.wrapping_add(record_words);
                 }
@@ -573,10 +602,10 @@ unsafe fn two_bits<S: Simd>(s: S, line: *const u8, group: usize) -> S::Bytes {
 /// Adds the products of a unit with a record to the results of `M` rows.
 ///
 /// # Safety
-/// A unit of format `F` must be readable at `unit`; `row` must be in a record of activations rounded as
-/// `F` wants, with at least `M - 1` rows behind it.
+/// A unit of format `F` must be readable at `unit`; `row` must be in a record of activations rounded to
+/// `B`, with at least `M - 1` rows behind it.
 #[inline(always)]
-unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
+unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize>(
     s: S,
     head: [S::Floats; 2],
     unit: *const u8,
@@ -592,7 +621,7 @@ unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
             let mut high = [s.ints(0); M];
             if let Some(bits) = F::TYPE.zero_bits() {
                 for m in 0..M {
-                    low[m] = zero_offset::<S, F>(s, bits, row, part, m);
+                    low[m] = zero_offset::<S, F, B>(s, bits, row, part, m);
                 }
             }
             for group in 0..groups {
@@ -602,10 +631,10 @@ unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
                     _ => part * groups + group,
                 };
                 let levels = levels::<S, F>(s, lines, group);
-                let word = F::TYPE.precision().numbers() + group;
+                let word = B::PRECISION.numbers() + group;
                 for m in 0..M {
                     let x = row.record.add(word * row.height + m).cast::<i8>();
-                    if F::WIDE {
+                    if B::WIDE {
                         high[m] = dot::<S, F>(s, high[m], levels, x);
                         let x = x.add(4 * UNIT / 4 * row.height);
                         low[m] = dot::<S, F>(s, low[m], levels, x);
@@ -616,7 +645,7 @@ unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
             }
             let scale = scale::<S, F>(s, head, unit, part);
             for m in 0..M {
-                let whole = if F::WIDE {
+                let whole = if B::WIDE {
                     s.plus(s.times_power::<7>(high[m]), low[m])
                 } else {
                     low[m]
@@ -639,7 +668,7 @@ unsafe fn add_unit<S: Simd, F: Format, const M: usize>(
 /// # Safety
 /// As [`add_unit`].
 #[inline(always)]
-unsafe fn zero_offset<S: Simd, F: Format>(
+unsafe fn zero_offset<S: Simd, F: Format, B: Bits>(
     s: S,
     bits: u32,
     row: Row,
@@ -648,7 +677,7 @@ unsafe fn zero_offset<S: Simd, F: Format>(
 ) -> S::Ints {
     // SAFETY: forwarded from the caller.
     unsafe {
-        if !F::WIDE {
+        if !B::WIDE {
             // The record has it eightfold, which is what the narrow formats without minima need.
             return s.ints(row.whole(OFFSET, m));
         }
@@ -657,6 +686,7 @@ unsafe fn zero_offset<S: Simd, F: Format>(
             _ => s.ints(row.whole(HALF_OFFSETS + part, m)),
         };
         match bits {
+            3 => s.times_power::<3>(offset),
             4 => s.times_power::<4>(offset),
             5 => s.times_power::<5>(offset),
             _ => s.times_power::<7>(offset),

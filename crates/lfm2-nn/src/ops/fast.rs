@@ -65,11 +65,11 @@ impl<G: Deref<Target = Storage>> View<'_, G> {
     }
 }
 
-fn zeros(len: usize) -> Vec<f32> {
+pub(super) fn zeros(len: usize) -> Vec<f32> {
     vec![0.0; len]
 }
 
-fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 

@@ -11,6 +11,7 @@
 
 mod fast;
 mod learn;
+pub(crate) mod packed;
 mod plain;
 
 #[cfg(test)]

@@ -3,13 +3,18 @@
 //! A case is any folder with `config.json` and `golden.safetensors`. The committed ones are in
 //! `tests/golden`; `LFM2_GOLDEN=DIR` adds every case of `DIR/text`.
 #![allow(dead_code, reason = "every test file uses its part")]
+#![allow(
+    clippy::print_stdout,
+    reason = "figures for those who want to see them"
+)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use lfm2_hub::{Checkpoint, ModelSource, OpenOptions, TensorSource};
+use candle_core::quantized::QTensor;
+use lfm2_hub::{Checkpoint, ModelSource, OpenOptions, TensorInfo, TensorSource};
 use lfm2_nn::{Cache, CacheSpec, DType, Decoder, Device, Input, Step, Tensor, Want};
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use serde_json::Value;
@@ -209,4 +214,64 @@ pub(crate) fn logits(model: &TextModel, ids: &[u32]) -> Result<Tensor> {
         &mut model.new_cache(CacheSpec::rows(1)),
         Want::AllLogits,
     )
+}
+
+/// Hides that tensors are stored in blocks, so that a model computes with their exact values.
+pub(crate) struct Dequantized(pub(crate) Arc<dyn TensorSource>);
+
+impl TensorSource for Dequantized {
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.0.info(name)
+    }
+
+    fn dense(&self, name: &str, dtype: DType, device: &Device) -> lfm2_hub::Result<Tensor> {
+        self.0.dense(name, dtype, device)
+    }
+
+    fn quantized(&self, _: &str, _: &Device) -> lfm2_hub::Result<Option<Arc<QTensor>>> {
+        Ok(None)
+    }
+}
+
+/// The cosine between the logits of each token, from the lowest to the highest.
+pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+    let dot = (a * b)?.sum(1)?;
+    let norms = (a.sqr()?.sum(1)?.sqrt()? * b.sqr()?.sum(1)?.sqrt()?)?;
+    let mut cosines: Vec<f32> = (dot / norms)?.to_vec1()?;
+    cosines.sort_by(f32::total_cmp);
+    Ok(cosines)
+}
+
+/// What rounding activations may cost with weights of type `kind`, as the mean cosine to logits of the
+/// same weights as numbers.
+///
+/// A random router has near ties that any rounding decides anew, and a token sent to another expert
+/// moves its whole row, so models with one are judged by the median.
+pub(crate) fn ensure_accurate(
+    kind: &str,
+    config: &TextConfig,
+    found: &Tensor,
+    exact: &Tensor,
+) -> Result<()> {
+    let four_bits = kind.to_ascii_lowercase().starts_with("q4");
+    let allowed = if four_bits { 0.999 } else { 0.9995 };
+    let cosines = cosines(found, exact)?;
+    let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+    let cosine = match config.moe {
+        Some(_) => cosines[cosines.len() / 2],
+        None => mean,
+    };
+    println!(
+        "{kind}: cosine {cosine:.6}, mean {mean:.6}, lowest {:.6}",
+        cosines[0]
+    );
+    ensure!(
+        cosine >= allowed,
+        "{kind}: cosine {cosine}, allowed is {allowed}"
+    );
+    Ok(())
 }

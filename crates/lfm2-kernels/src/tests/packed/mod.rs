@@ -17,6 +17,18 @@ fn kinds() -> impl Strategy<Value = BlockType> {
     prop::sample::select(&BlockType::ALL[..])
 }
 
+/// Every format with every precision it can be multiplied in.
+fn pairs() -> impl Strategy<Value = (BlockType, Precision)> {
+    let precisions = [Precision::Int8, Precision::Int16];
+    let pairs = BlockType::ALL
+        .into_iter()
+        .flat_map(|kind| precisions.map(|p| (kind, p)));
+    let possible = |&(kind, p): &(BlockType, Precision)| {
+        kind.precision() == Precision::Int8 || p == Precision::Int16
+    };
+    prop::sample::select(pairs.filter(possible).collect::<Vec<_>>())
+}
+
 /// A random matrix, packed and as numbers.
 fn matrix(kind: BlockType, rows: usize, cols: usize, seed: u64) -> (PackedMatrix, Vec<f32>) {
     let bytes = blocks::random(kind, rows, cols, seed);
@@ -26,9 +38,9 @@ fn matrix(kind: BlockType, rows: usize, cols: usize, seed: u64) -> (PackedMatrix
 
 /// Activations that rounding leaves as they are: whole numbers up to the limit, which every 32 reach,
 /// times a power of two that differs from one 32 to the next.
-fn exact_activations(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Vec<f32> {
+fn exact_activations(precision: Precision, rows: usize, cols: usize, seed: u64) -> Vec<f32> {
     let mut random = Random(seed);
-    let limit = match kind.precision() {
+    let limit = match precision {
         Precision::Int8 => 127.0,
         Precision::Int16 => 127.0 * 128.0,
     };
@@ -42,9 +54,19 @@ fn exact_activations(kind: BlockType, rows: usize, cols: usize, seed: u64) -> Ve
 }
 
 fn product(isa: Isa, x: &[f32], m: usize, weight: &PackedMatrix) -> Vec<f32> {
+    product_in(weight.kind().precision(), isa, x, m, weight)
+}
+
+fn product_in(
+    precision: Precision,
+    isa: Isa,
+    x: &[f32],
+    m: usize,
+    weight: &PackedMatrix,
+) -> Vec<f32> {
     let mut y = vec![f32::NAN; m * weight.rows()];
     let x = MatRef::new(x, m, weight.cols()).unwrap();
-    with_quantized(isa, x, weight.kind().precision(), |x| {
+    with_quantized(isa, x, precision, |x| {
         let out = MatMut::new(&mut y, m, weight.rows()).unwrap();
         let sum = Sum::Replace;
         multiply(
@@ -78,28 +100,28 @@ proptest! {
 
     #[test]
     fn products_match_the_naive_product(
-        kind in kinds(), m in 1_usize..=19, blocks in 1_usize..4, n in 1_usize..=50, seed: u64,
+        (kind, precision) in pairs(), m in 1_usize..=19, blocks in 1_usize..4, n in 1_usize..=50, seed: u64,
     ) {
         let k = blocks * kind.block_len();
         let (packed, weights) = matrix(kind, n, k, seed);
-        let x = exact_activations(kind, m, k, seed ^ 1);
+        let x = exact_activations(precision, m, k, seed ^ 1);
         let expected = naive::matmul(&x, &weights, m, k, n);
         for isa in isas() {
-            assert_near(&product(isa, &x, m, &packed), &expected, 1e-5, &format!("{isa} {kind} {m}x{k}x{n}"));
+            assert_near(&product_in(precision, isa, &x, m, &packed), &expected, 1e-5, &format!("{isa} {kind} {m}x{k}x{n}"));
         }
     }
 
     #[test]
     fn rounding_costs_no_more_than_half_a_step(
-        kind in kinds(), m in 1_usize..=9, n in 1_usize..=20, seed: u64,
+        (kind, precision) in pairs(), m in 1_usize..=9, n in 1_usize..=20, seed: u64,
     ) {
         let k = 512;
         let (packed, weights) = matrix(kind, n, k, seed);
         let x = Random(seed ^ 2).values(m * k, 1);
         let expected = naive::matmul(&x, &weights, m, k, n);
-        let levels = if kind.precision() == Precision::Int8 { 127.0 } else { 127.0 * 128.0 };
+        let levels = if precision == Precision::Int8 { 127.0 } else { 127.0 * 128.0 };
         for isa in isas() {
-            let y = product(isa, &x, m, &packed);
+            let y = product_in(precision, isa, &x, m, &packed);
             for (i, (&found, &expected)) in y.iter().zip(&expected).enumerate() {
                 let w = &weights[i % n * k..][..k];
                 // All activations are below 1, so a step is at most 1 / levels.
@@ -150,7 +172,7 @@ fn large_products_agree_on_every_instruction_set() {
     for kind in BlockType::ALL {
         let (m, k, n) = (70, 2048, 200);
         let (packed, _) = matrix(kind, n, k, 11);
-        let x = exact_activations(kind, m, k, 12);
+        let x = exact_activations(kind.precision(), m, k, 12);
         let mut first: Option<Vec<f64>> = None;
         for isa in isas() {
             let y = product(isa, &x, m, &packed);
@@ -337,7 +359,26 @@ fn wrong_shapes_are_errors() {
     assert!(attempt(1, 512, Precision::Int8, &mut [0.0; 2], 2).is_err());
     assert!(attempt(2, 256, Precision::Int8, &mut [0.0; 2], 2).is_err());
     assert!(attempt(2, 256, Precision::Int8, &mut [0.0; 6], 3).is_err());
-    assert!(attempt(2, 256, Precision::Int16, &mut [0.0; 4], 2).is_err());
+    assert!(attempt(2, 256, Precision::Int16, &mut [0.0; 4], 2).is_ok());
+    let bytes = blocks::random(BlockType::Q5_0, 2, 256, 1);
+    let packed = PackedMatrix::from_blocks(BlockType::Q5_0, 2, 256, &bytes).unwrap();
+    with_quantized(
+        isa,
+        MatRef::new(&x, 2, 256).unwrap(),
+        Precision::Int8,
+        |x| {
+            let mut y = [0.0; 4];
+            let out = MatMut::new(&mut y, 2, 2).unwrap();
+            let product = Product {
+                x,
+                weight: &packed,
+                out,
+                sum: Sum::Replace,
+            };
+            assert!(multiply(isa, vec![product]).is_err());
+        },
+    )
+    .unwrap();
     let odd = MatRef::new(&x[..33], 1, 33).unwrap();
     assert!(with_quantized(isa, odd, Precision::Int8, |_| ()).is_err());
 }
