@@ -116,11 +116,31 @@ impl<M: Map> Kernel for MapAll<'_, M> {
     }
 }
 
-/// `out = silu(gate) * up`; all three are as long.
-pub(crate) struct SiluMul<'a> {
-    pub(crate) gate: &'a [f32],
+/// `gate = silu(gate) * up`, for whole vectors of every instruction set.
+pub(crate) struct SiluMulInPlace<'a> {
+    pub(crate) gate: &'a mut [f32],
     pub(crate) up: &'a [f32],
-    pub(crate) out: &'a mut [f32],
+}
+
+impl Kernel for SiluMulInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        assert!(self.gate.len() == self.up.len() && self.gate.len().is_multiple_of(S::LANES));
+        let ups = self.up.chunks_exact(S::LANES);
+        for (gate, up) in self.gate.chunks_exact_mut(S::LANES).zip(ups) {
+            let product = s.mul(math::silu(s, s.load(gate)), s.load(up));
+            s.store(gate, product);
+        }
+    }
+}
+
+/// `out = silu(gate) * up`; all three are as long.
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
 }
 
 impl Kernel for SiluMul<'_> {

@@ -37,6 +37,20 @@ impl Avx512 {
     }
 }
 
+/// Proof that AVX-512 BF16 was detected on this CPU, and all of [`Avx512`].
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512Bf16(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512Bf16 {
+    /// The token, when this CPU has the instructions. The answer is cached by the standard library.
+    pub fn detect() -> Option<Self> {
+        Avx512::detect()?;
+        is_x86_feature_detected!("avx512bf16").then_some(Self(()))
+    }
+}
+
 /// Proof of nothing: portable code that runs everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scalar;

@@ -69,7 +69,7 @@ pub use element::Element;
 pub use error::ShapeError;
 pub use isa::{Isa, IsaError};
 pub use logits::{argmax, log_sum_exp, top_k};
-pub use matmul::matmul;
+pub use matmul::{matmul, matmul_bf16};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;
 pub use scratch::with_scratch;

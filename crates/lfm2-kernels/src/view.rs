@@ -150,6 +150,16 @@ impl<'a, T> MatMut<'a, T> {
         self.cols
     }
 
+    /// The same view for a shorter time.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        MatMut {
+            data: self.data,
+            rows: self.rows,
+            cols: self.cols,
+            stride: self.stride,
+        }
+    }
+
     /// How far apart rows start.
     pub(crate) fn stride(&self) -> usize {
         self.stride

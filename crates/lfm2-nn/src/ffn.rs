@@ -111,7 +111,8 @@ impl MoeFeedForward {
         };
         let router = weights
             .pp("gate")
-            .linear(config.hidden, config.experts, Bias::Without)?;
+            .linear(config.hidden, config.experts, Bias::Without)?
+            .exact();
         Ok(Self {
             config,
             router,

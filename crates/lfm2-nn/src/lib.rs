@@ -47,4 +47,4 @@ pub use pass::{Pass, PassKind, Span};
 pub use rope::{Rope, RopeTable};
 pub use short_conv::{ShortConv, ShortConvConfig, Window};
 pub use step::{PaddedBatch, Segment, Step};
-pub use weights::{Bias, Matrix, Weights};
+pub use weights::{Accuracy, Bias, Matrix, Weights};

@@ -4,7 +4,7 @@ use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Result, Tensor, bail};
 
 use crate::ops::packed::Packed;
-use crate::{Matrix, ops};
+use crate::{Accuracy, Matrix, ops};
 
 /// `y = x W^T (+ b)` with a weight of plain numbers or of GGML blocks.
 #[derive(Debug, Clone)]
@@ -16,7 +16,10 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Weight {
     /// `(out, in)`; on a CPU possibly narrower than the activations.
-    Dense(Tensor),
+    Dense {
+        weight: Tensor,
+        accuracy: Accuracy,
+    },
     Packed(Packed),
     Quantized(QMatMul),
 }
@@ -28,7 +31,10 @@ impl Linear {
     /// When the device cannot take the weight.
     pub fn new(weight: Matrix, bias: Option<Tensor>) -> lfm2_hub::Result<Self> {
         let weight = match weight {
-            Matrix::Dense(weight) => Weight::Dense(weight),
+            Matrix::Dense(weight) => Weight::Dense {
+                weight,
+                accuracy: Accuracy::ByWeights,
+            },
             Matrix::Packed(weight) => Weight::Packed(Packed::new(weight)),
             Matrix::PackedStack(_) => {
                 return Err(lfm2_hub::Error::InvalidInput(
@@ -50,6 +56,18 @@ impl Linear {
             other => other,
         };
         Self { weight, ..self }
+    }
+
+    /// The same layer with activations that are not rounded noticeably, see [`Accuracy::Exact`].
+    pub fn exact(self) -> Self {
+        let weight = match self.weight {
+            Weight::Dense { weight, .. } => Weight::Dense {
+                weight,
+                accuracy: Accuracy::Exact,
+            },
+            other => other,
+        };
+        Self { weight, ..self }.fine()
     }
 
     /// The weight, when it is packed and there is no bias.
@@ -80,7 +98,7 @@ impl Module for Linear {
     /// `(tokens, in)` to `(tokens, out)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.weight {
-            Weight::Dense(weight) => ops::matmul_t(x, weight)?,
+            Weight::Dense { weight, accuracy } => ops::matmul_t(x, weight, *accuracy)?,
             Weight::Packed(weight) => ops::packed::matmul(x, &[weight])?.remove(0),
             Weight::Quantized(weight) => weight.forward(&x.contiguous()?)?,
         };
@@ -96,12 +114,18 @@ impl Module for Linear {
 pub struct Embedding {
     table: Matrix,
     dtype: DType,
+    accuracy: Accuracy,
 }
 
 impl Embedding {
-    /// From a table `(vocab, hidden)`; looked-up rows are `dtype`.
-    pub fn new(table: Matrix, dtype: DType) -> Self {
-        Self { table, dtype }
+    /// From a table `(vocab, hidden)`; looked-up rows are `dtype`, and `accuracy` is that of
+    /// [`as_linear`](Self::as_linear).
+    pub fn new(table: Matrix, dtype: DType, accuracy: Accuracy) -> Self {
+        Self {
+            table,
+            dtype,
+            accuracy,
+        }
     }
 
     /// The linear layer with this table as its weight: the tied output head.
@@ -109,7 +133,11 @@ impl Embedding {
     /// # Errors
     /// As [`Linear::new`].
     pub fn as_linear(&self) -> lfm2_hub::Result<Linear> {
-        Linear::new(self.table.clone(), None)
+        let linear = Linear::new(self.table.clone(), None)?;
+        Ok(match self.accuracy {
+            Accuracy::ByWeights => linear,
+            Accuracy::Exact => linear.exact(),
+        })
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use lfm2_hub::{Checkpoint, Error, Result, TensorSource};
 use lfm2_nn::{
-    Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec, DType,
-    Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer, Module,
-    MoeConfig, MoeFeedForward, Observer, Pass, PassKind, RmsNorm, Rope, ShortConv, ShortConvConfig,
-    Step, SwiGlu, Tensor, Visibility, Want, Weights, Window,
+    Accuracy, Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec,
+    DType, Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer,
+    Module, MoeConfig, MoeFeedForward, Observer, Pass, PassKind, RmsNorm, Rope, ShortConv,
+    ShortConvConfig, Step, SwiGlu, Tensor, Visibility, Want, Weights, Window,
 };
 
 use crate::{Family, LayerKind, TextConfig};
@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// Number type of activations; `None` is `F32` on a CPU and `BF16` elsewhere.
     pub dtype: Option<DType>,
+    /// How finely activations are kept where they meet weights, on a CPU.
+    pub accuracy: Accuracy,
     /// Whether tensors that nobody asks for are an error instead of a log line.
     pub strict: bool,
 }
@@ -42,6 +44,7 @@ impl Default for LoadOptions {
         Self {
             device: Device::Cpu,
             dtype: None,
+            accuracy: Accuracy::default(),
             strict: false,
         }
     }
@@ -57,6 +60,12 @@ impl LoadOptions {
     /// Computes in `dtype`.
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);
+        self
+    }
+
+    /// Rounds activations no more than `accuracy` says.
+    pub fn with_accuracy(mut self, accuracy: Accuracy) -> Self {
+        self.accuracy = accuracy;
         self
     }
 
@@ -109,7 +118,8 @@ impl TextModel {
         tensors: Arc<dyn TensorSource>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let weights = Weights::new(tensors, options.activation(), &options.device);
+        let weights = Weights::new(tensors, options.activation(), &options.device)
+            .with_accuracy(options.accuracy);
         let model = Self::load(config, &weights)?;
         let unused = weights.unused();
         if !unused.is_empty() {

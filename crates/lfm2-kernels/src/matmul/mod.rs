@@ -3,8 +3,11 @@
 //! Few rows of `x` read the weights once, at the speed of memory (`dot`: each weight vector is
 //! widened in a register and serves all rows). Many rows are bound by arithmetic (`blocked`:
 //! panels of weights are widened to `f32` once per block of rows, and a register tile does the
-//! rest).
+//! rest). Where the CPU has a dot product of `bf16` pairs, many rows and `bf16` weights can use it
+//! ([`matmul_bf16`]).
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod blocked;
 mod dot;
 
@@ -45,6 +48,44 @@ pub fn matmul<W: Element>(
         }
     }
     Ok(())
+}
+
+/// [`matmul`] with `x` rounded to `bf16`, which is as fine as such weights and much faster for many
+/// rows; `false`, and nothing done, where the CPU does not multiply pairs of `bf16`.
+///
+/// # Errors
+/// When the shapes disagree.
+pub fn matmul_bf16(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    w: MatRef<'_, half::bf16>,
+    y: MatMut<'_, f32>,
+) -> Result<bool, ShapeError> {
+    #[cfg(target_arch = "x86_64")]
+    if let (Isa::Avx512(_), Some(token)) = (isa, crate::isa::Avx512Bf16::detect()) {
+        if x.rows() <= DOT_ROWS || w.rows() == 0 || x.cols() == 0 {
+            // As many bits, and the weights are read once all the same.
+            return crate::scratch::with_scratch(x.rows() * x.cols(), |rounded| {
+                for (row, out) in rounded.chunks_exact_mut(x.cols().max(1)).enumerate() {
+                    bf16::round_into(token, x.row(row), out);
+                }
+                matmul(isa, MatRef::new(rounded, x.rows(), x.cols())?, w, y)
+            })
+            .map(|()| true);
+        }
+        ShapeError::check("matmul w columns", x.cols(), w.cols())?;
+        ShapeError::check("matmul y rows", x.rows(), y.rows())?;
+        ShapeError::check("matmul y columns", w.rows(), y.cols())?;
+        let stride = y.stride();
+        let y = Output {
+            values: SharedMut::new(y.into_slice()),
+            stride,
+        };
+        bf16::run(token, x, w, &y);
+        return Ok(true);
+    }
+    let _ = (isa, x, w, y);
+    Ok(false)
 }
 
 /// The result matrix while several threads write to it.

@@ -142,8 +142,13 @@ impl PackedMatrix {
     }
 
     /// Tile `index`.
-    pub(super) fn tile(&self, index: usize) -> &[u8] {
+    fn tile(&self, index: usize) -> &[u8] {
+        self.tile_range(index..index + 1)
+    }
+
+    /// Some tiles, one after the other.
+    pub(super) fn tile_range(&self, tiles: std::ops::Range<usize>) -> &[u8] {
         let size = self.tile_bytes();
-        &self.bytes[index * size..][..size]
+        &self.bytes[tiles.start * size..tiles.end * size]
     }
 }

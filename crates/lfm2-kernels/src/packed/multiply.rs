@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::format::{BlockType, LINE, Levels, Precision, Scales, UNIT};
 use super::matrix::PackedMatrix;
 use super::rows::{HALF_OFFSETS, OFFSET, PANEL, QuantizedRows, SCALE, SUM};
-use crate::activation::SiluMul;
+use crate::activation::SiluMulInPlace;
 use crate::matmul::Output;
 use crate::simd::dot16::ROWS;
 use crate::simd::{Kernel, Simd};
@@ -81,10 +81,11 @@ pub fn multiply(isa: Isa, products: Vec<Product<'_>>) -> Result<(), ShapeError> 
         check(product.x, product.weight, &product.out)?;
         jobs.push(product.x, product.weight, product.out, product.sum);
     }
-    jobs.run(|job, tile, panels| {
-        for_rows(isa, job.x, job.weight, tile, panels, |row, values| {
-            // SAFETY: a job's tile is walked by one task.
-            let out = unsafe { job.out(row, tile) };
+    jobs.run(|job, tiles, panel| {
+        let mut results = NO_RESULTS;
+        walk(isa, job.x, job.weight, tiles.clone(), panel, &mut results);
+        job.each_row(tiles, panel, |tile, row, out| {
+            let values = &results[tile][row];
             match job.kind {
                 Sum::Replace => out.copy_from_slice(&values[..out.len()]),
                 Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
@@ -105,36 +106,20 @@ pub fn multiply_gated(isa: Isa, products: Vec<GatedProduct<'_>>) -> Result<(), S
         check(product.x, product.up, &product.out)?;
         jobs.push(product.x, product.gate, product.out, product.up);
     }
-    jobs.run(|job, tile, panels| {
-        for panel in panels {
-            let mut gates = [[0.0; ROWS]; PANEL];
-            for_rows(
-                isa,
-                job.x,
-                job.weight,
-                tile,
-                panel..panel + 1,
-                |row, values| {
-                    gates[row % PANEL] = *values;
-                },
-            );
-            for_rows(
-                isa,
-                job.x,
-                job.kind,
-                tile,
-                panel..panel + 1,
-                |row, values| {
-                    // SAFETY: a job's tile is walked by one task.
-                    let out = unsafe { job.out(row, tile) };
-                    isa.run(SiluMul {
-                        gate: &gates[row % PANEL][..out.len()],
-                        up: &values[..out.len()],
-                        out,
-                    });
-                },
-            );
+    jobs.run(|job, tiles, panel| {
+        let (mut gates, mut ups) = (NO_RESULTS, NO_RESULTS);
+        walk(isa, job.x, job.weight, tiles.clone(), panel, &mut gates);
+        walk(isa, job.x, job.kind, tiles.clone(), panel, &mut ups);
+        let (_, height) = job.x.panel(panel);
+        for (gates, ups) in gates[..tiles.len()].iter_mut().zip(&ups) {
+            isa.run(SiluMulInPlace {
+                gate: gates[..height].as_flattened_mut(),
+                up: ups[..height].as_flattened(),
+            });
         }
+        job.each_row(tiles, panel, |tile, row, out| {
+            out.copy_from_slice(&gates[tile][row][..out.len()]);
+        });
     });
     Ok(())
 }
@@ -193,8 +178,8 @@ impl<'a, K: Sync> Jobs<'a, K> {
         self.work += weight.rows() * weight.cols() * x.rows();
     }
 
-    /// Calls `f` for every tile of every job, once per block of panels.
-    fn run(&self, f: impl Fn(&Job<'a, K>, usize, Range<usize>) + Sync) {
+    /// Calls `f` for every group of tiles of every job with every panel.
+    fn run(&self, f: impl Fn(&Job<'a, K>, Range<usize>, usize) + Sync) {
         for_each_task(self.tasks, self.work, |task| {
             // The last job that begins at or before the task; those before it may be empty.
             let index = self.jobs.partition_point(|job| job.first <= task);
@@ -202,12 +187,16 @@ impl<'a, K: Sync> Jobs<'a, K> {
                 return;
             };
             let start = (task - job.first) * job.per_task;
-            let tiles = start..(start + job.per_task).min(job.weight.tiles());
+            let end = (start + job.per_task).min(job.weight.tiles());
             let panels = job.x.panels();
             let step = panels_per_block(job.x);
+            let together = tiles_together(job.x.rows());
             for first in (0..panels).step_by(step) {
-                for tile in tiles.clone() {
-                    f(job, tile, first..(first + step).min(panels));
+                for tile in (start..end).step_by(together) {
+                    let tiles = tile..(tile + together).min(end);
+                    for panel in first..(first + step).min(panels) {
+                        f(job, tiles.clone(), panel);
+                    }
                 }
             }
         });
@@ -215,15 +204,24 @@ impl<'a, K: Sync> Jobs<'a, K> {
 }
 
 impl<K> Job<'_, K> {
-    /// The results of row `row` and tile `tile`.
-    ///
-    /// # Safety
-    /// While the result lives, no other call may give out the same.
-    #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    unsafe fn out(&self, row: usize, tile: usize) -> &mut [f32] {
-        let count = ROWS.min(self.weight.rows() - tile * ROWS);
-        // SAFETY: forwarded from the caller.
-        unsafe { self.out.part(row, tile * ROWS, count) }
+    /// Calls `f` with the results of every row of a panel and every tile of a group; both are
+    /// counted from the first. No two tasks may have a tile in common.
+    fn each_row(
+        &self,
+        tiles: Range<usize>,
+        panel: usize,
+        mut f: impl FnMut(usize, usize, &mut [f32]),
+    ) {
+        let (_, height) = self.x.panel(panel);
+        for (index, tile) in tiles.enumerate() {
+            let count = ROWS.min(self.weight.rows() - tile * ROWS);
+            for row in 0..height {
+                // SAFETY: the task that walks a tile alone writes its columns.
+                f(index, row, unsafe {
+                    self.out.part(panel * PANEL + row, tile * ROWS, count)
+                });
+            }
+        }
     }
 }
 
@@ -261,52 +259,67 @@ fn panels_per_block(x: &QuantizedRows<'_>) -> usize {
     (BLOCK_BYTES / panel_bytes.max(1)).max(1)
 }
 
-/// Calls `f` with every row of the panels and its sixteen results with a tile.
-fn for_rows(
-    isa: Isa,
-    x: &QuantizedRows<'_>,
-    weight: &PackedMatrix,
-    tile: usize,
-    panels: Range<usize>,
-    mut f: impl FnMut(usize, &[f32; ROWS]),
-) {
-    for panel in panels {
-        let (records, height) = x.panel(panel);
-        let mut results = [[0.0; ROWS]; PANEL];
-        let walk = Panel {
-            tile: weight.tile(tile),
-            units: x.cols() / UNIT,
-            records,
-            height,
-            results: &mut results,
-        };
-        // What `check` let through: fewer bits of activations only for weights of four bits.
-        match (weight.kind(), x.precision()) {
-            (BlockType::Q4_0, Precision::Int8) => isa.run(walk.of::<Q4_0, Narrow>()),
-            (BlockType::Q4_1, Precision::Int8) => isa.run(walk.of::<Q4_1, Narrow>()),
-            (BlockType::Q4_K, Precision::Int8) => isa.run(walk.of::<Q4_K, Narrow>()),
-            (BlockType::Q4_0, _) => isa.run(walk.of::<Q4_0, Wide>()),
-            (BlockType::Q4_1, _) => isa.run(walk.of::<Q4_1, Wide>()),
-            (BlockType::Q4_K, _) => isa.run(walk.of::<Q4_K, Wide>()),
-            (BlockType::Q5_0, _) => isa.run(walk.of::<Q5_0, Wide>()),
-            (BlockType::Q5_1, _) => isa.run(walk.of::<Q5_1, Wide>()),
-            (BlockType::Q8_0, _) => isa.run(walk.of::<Q8_0, Wide>()),
-            (BlockType::Q5_K, _) => isa.run(walk.of::<Q5_K, Wide>()),
-            (BlockType::Q6_K, _) => isa.run(walk.of::<Q6_K, Wide>()),
-        }
-        for (row, values) in results[..height].iter().enumerate() {
-            f(panel * PANEL + row, values);
-        }
+/// How many tiles are walked side by side: with few rows the registers suffice for several, and
+/// memory is faster when it is read in several places.
+fn tiles_together(rows: usize) -> usize {
+    match rows {
+        ..=2 => 4,
+        3..=4 => 2,
+        _ => 1,
     }
 }
 
-/// A tile and a panel that meet.
+/// The most tiles that are walked side by side.
+const TILES: usize = 4;
+
+/// The results of a group of tiles with the rows of a panel.
+type Results = [[[f32; ROWS]; PANEL]; TILES];
+
+const NO_RESULTS: Results = [[[0.0; ROWS]; PANEL]; TILES];
+
+/// Multiplies the rows of a panel with the rows of up to four tiles.
+fn walk(
+    isa: Isa,
+    x: &QuantizedRows<'_>,
+    weight: &PackedMatrix,
+    tiles: Range<usize>,
+    panel: usize,
+    results: &mut Results,
+) {
+    let (records, height) = x.panel(panel);
+    let panel = Panel {
+        tiles: weight.tile_range(tiles.clone()),
+        count: tiles.len(),
+        units: x.cols() / UNIT,
+        records,
+        height,
+        results,
+    };
+    // What `check` let through: fewer bits of activations only for weights of four bits.
+    match (weight.kind(), x.precision()) {
+        (BlockType::Q4_0, Precision::Int8) => isa.run(panel.of::<Q4_0, Narrow>()),
+        (BlockType::Q4_1, Precision::Int8) => isa.run(panel.of::<Q4_1, Narrow>()),
+        (BlockType::Q4_K, Precision::Int8) => isa.run(panel.of::<Q4_K, Narrow>()),
+        (BlockType::Q4_0, _) => isa.run(panel.of::<Q4_0, Wide>()),
+        (BlockType::Q4_1, _) => isa.run(panel.of::<Q4_1, Wide>()),
+        (BlockType::Q4_K, _) => isa.run(panel.of::<Q4_K, Wide>()),
+        (BlockType::Q5_0, _) => isa.run(panel.of::<Q5_0, Wide>()),
+        (BlockType::Q5_1, _) => isa.run(panel.of::<Q5_1, Wide>()),
+        (BlockType::Q8_0, _) => isa.run(panel.of::<Q8_0, Wide>()),
+        (BlockType::Q5_K, _) => isa.run(panel.of::<Q5_K, Wide>()),
+        (BlockType::Q6_K, _) => isa.run(panel.of::<Q6_K, Wide>()),
+    }
+}
+
+/// Some tiles and a panel that meet.
 struct Panel<'a> {
-    tile: &'a [u8],
+    /// The tiles, one after the other.
+    tiles: &'a [u8],
+    count: usize,
     units: usize,
     records: &'a [f32],
     height: usize,
-    results: &'a mut [[f32; ROWS]; PANEL],
+    results: &'a mut Results,
 }
 
 /// A [`BlockType`] as a type, so that each has loops of its own.
@@ -362,81 +375,109 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Panel {
-            tile,
+            tiles,
+            count,
             units,
             records,
             height,
             results,
         } = self.0;
-        assert!(height <= PANEL && tile.len() == F::TYPE.tile_bytes(units * UNIT));
+        let tile_bytes = F::TYPE.tile_bytes(units * UNIT);
+        assert!(height <= PANEL && count <= TILES && tiles.len() == count * tile_bytes);
         assert!(records.len() == units * height * B::PRECISION.record_words());
-        let mut row = 0;
-        macro_rules! rows {
-            ($count:literal) => {
-                while S::ACTIVATIONS >= $count && row + $count <= height {
-                    let walk = Walk {
-                        tile: tile.as_ptr(),
-                        units,
-                        record: records.as_ptr().wrapping_add(row),
-                        height,
-                    };
-                    // SAFETY: tile and records have all the units by the checks above, and rows
-                    // `row..row + count` are among the panel's.
-                    let sums = unsafe { walk.run::<S, F, B, $count>(s) };
-                    for (result, sums) in results[row..].iter_mut().zip(sums) {
-                        *result = s.to_array(sums);
+        let mut tile = 0;
+        while tile < count {
+            let mut row = 0;
+            let mut done = 1;
+            macro_rules! rows {
+                ($rows:literal, $tiles:literal) => {
+                    while S::ACTIVATIONS >= $rows * $tiles
+                        && row + $rows <= height
+                        && (row == 0 || done == $tiles)
+                        && tile + $tiles <= count
+                    {
+                        let walk = Walk {
+                            tile: tiles.as_ptr().wrapping_add(tile * tile_bytes),
+                            tile_bytes,
+                            units,
+                            record: records.as_ptr().wrapping_add(row),
+                            height,
+                        };
+                        // SAFETY: the tiles and records have all the units by the checks above, rows
+                        // `row..row + rows` are among the panel's and as many tiles follow.
+                        let sums = unsafe { walk.run::<S, F, B, $rows, $tiles>(s) };
+                        for (results, sums) in results[tile..].iter_mut().zip(sums) {
+                            for (result, sums) in results[row..].iter_mut().zip(sums) {
+                                *result = s.to_array(sums);
+                            }
+                        }
+                        row += $rows;
+                        done = $tiles;
                     }
-                    row += $count;
-                }
-            };
+                };
+            }
+            rows!(2, 4);
+            rows!(1, 4);
+            rows!(4, 2);
+            rows!(8, 1);
+            rows!(6, 1);
+            rows!(4, 1);
+            rows!(2, 1);
+            rows!(1, 1);
+            tile += done;
         }
-        rows!(8);
-        rows!(6);
-        rows!(4);
-        rows!(2);
-        rows!(1);
     }
 }
 
-/// The walk along a tile, for some rows of a panel.
+/// The walk along some tiles, for some rows of a panel.
 struct Walk {
     tile: *const u8,
+    /// From a tile to the next.
+    tile_bytes: usize,
     units: usize,
     record: *const f32,
     height: usize,
 }
 
 impl Walk {
-    /// The results of `M` rows.
+    /// The results of `M` rows with `T` tiles.
     ///
     /// # Safety
-    /// The tile must have `units` units of format `F`, and `record` must be a row of as many records of
+    /// Each tile must have `units` units of format `F`, and `record` must be a row of as many records of
     /// `height` rows that has at least `M - 1` rows behind it.
     #[inline(always)]
-    unsafe fn run<S: Simd, F: Format, B: Bits, const M: usize>(self, s: S) -> [S::Floats; M] {
-        let mut results = [s.float(0.0); M];
+    unsafe fn run<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
+        self,
+        s: S,
+    ) -> [[S::Floats; M]; T] {
+        let mut results = [[s.float(0.0); M]; T];
         let mut unit = self.tile;
         let mut record = self.record;
         let record_words = B::PRECISION.record_words() * self.height;
         let mut done = 0;
         while done < self.units {
-            let head = unit;
             // SAFETY: `done < units`, so a head (if the format has any), a unit and a record follow;
             // one step never leaves a block, since `units` is a multiple of the block's.
             unsafe {
-                let head = head_numbers::<S, F>(s, head);
+                let mut heads = [[s.float(1.0); 2]; T];
+                for t in 0..T {
+                    heads[t] = head_numbers::<S, F>(s, unit.add(t * self.tile_bytes));
+                }
                 unit = unit.add(F::TYPE.head_bytes());
                 for _ in 0..F::TYPE.units() {
-                    if M == 1 {
-                        for line in (0..F::TYPE.unit_bytes()).step_by(LINE) {
-                            s.prefetch(unit.wrapping_add(PREFETCH + line));
-                        }
-                    }
                     let row = Row {
                         record,
                         height: self.height,
                     };
-                    add_unit::<S, F, B, M>(s, head, unit, row, &mut results);
+                    for t in 0..T {
+                        let unit = unit.add(t * self.tile_bytes);
+                        if M <= 2 {
+                            for line in (0..F::TYPE.unit_bytes()).step_by(LINE) {
+                                s.prefetch(unit.wrapping_add(PREFETCH + line));
+                            }
+                        }
+                        add_unit::<S, F, B, M>(s, heads[t], unit, row, &mut results[t]);
+                    }
                     unit = unit.add(F::TYPE.unit_bytes());
                     record = record.wrapping_add(record_words);
                 }

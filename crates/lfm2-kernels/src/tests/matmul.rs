@@ -2,7 +2,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{Random, Stored, assert_near, config, isas, naive};
-use crate::{Isa, MatMut, MatRef, matmul};
+use crate::{Isa, MatMut, MatRef, matmul, matmul_bf16};
 
 /// Multiplies on every instruction set and compares.
 fn check<W: Stored>(m: usize, k: usize, n: usize, offset: usize, seed: u64) {
@@ -44,6 +44,42 @@ proptest! {
         check::<bf16>(m, k, n, offset, seed);
         check::<f16>(m, k, n, offset, seed);
     }
+}
+
+fn check_bf16(m: usize, k: usize, n: usize, seed: u64) {
+    let mut random = Random(seed);
+    let x = random.values(m * k, 1);
+    let w = random.stored::<bf16>(n * k, 1);
+    let rounded: Vec<f32> = x.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+    let expected = naive::matmul(&rounded, &bf16::widened(&w), m, k, n);
+    for isa in isas() {
+        let mut y = vec![7.0; m * n];
+        let (x, w) = (
+            MatRef::new(&x, m, k).unwrap(),
+            MatRef::new(&w, n, k).unwrap(),
+        );
+        if matmul_bf16(isa, x, w, MatMut::new(&mut y, m, n).unwrap()).unwrap() {
+            assert_near(&y, &expected, 3e-5, &format!("{isa} {m}x{k}x{n}"));
+        } else {
+            assert!(y.iter().all(|&v| v == 7.0), "{isa}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn rounded_products_match_the_naive_product(
+        m in 1_usize..=60, k in 0_usize..=130, n in 0_usize..=70, seed: u64,
+    ) {
+        check_bf16(m, k, n, seed);
+    }
+}
+
+#[test]
+fn long_rounded_sums_are_added_up() {
+    check_bf16(30, 4100, 40, 1);
 }
 
 #[test]

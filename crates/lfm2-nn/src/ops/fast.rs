@@ -12,6 +12,7 @@ use lfm2_kernels::conv::ConvKernel;
 use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads};
 
 use super::Mask;
+use crate::Accuracy;
 use crate::attention::Visibility;
 use crate::rope::RopeTable;
 
@@ -73,7 +74,7 @@ pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-pub(super) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(super) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
     let (outputs, inputs) = weight.dims2()?;
     let x = x.contiguous()?;
@@ -83,7 +84,7 @@ pub(super) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let out = MatMut::new(&mut y, rows, outputs).map_err(Error::wrap)?;
     match weight.dtype() {
         DType::F32 => multiply(x, w.slice::<f32>()?, (outputs, inputs), out)?,
-        DType::BF16 => multiply(x, w.slice::<bf16>()?, (outputs, inputs), out)?,
+        DType::BF16 => multiply_bf16(x, w.slice::<bf16>()?, (outputs, inputs), out, accuracy)?,
         DType::F16 => multiply(x, w.slice::<f16>()?, (outputs, inputs), out)?,
         other => bail!("no kernel for weights of type {other:?}"),
     }
@@ -98,6 +99,22 @@ fn multiply<W: kernels::Element>(
 ) -> Result<()> {
     let w = MatRef::new(w, rows, cols).map_err(Error::wrap)?;
     kernels::matmul(isa()?, x, w, out).map_err(Error::wrap)
+}
+
+fn multiply_bf16(
+    x: MatRef<'_, f32>,
+    w: &[bf16],
+    (rows, cols): (usize, usize),
+    mut out: MatMut<'_, f32>,
+    accuracy: Accuracy,
+) -> Result<()> {
+    if accuracy == Accuracy::ByWeights {
+        let w = MatRef::new(w, rows, cols).map_err(Error::wrap)?;
+        if kernels::matmul_bf16(isa()?, x, w, out.reborrow()).map_err(Error::wrap)? {
+            return Ok(());
+        }
+    }
+    multiply(x, w, (rows, cols), out)
 }
 
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {

@@ -20,6 +20,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 use lfm2_kernels::conv::ConvKernel;
 
+use crate::Accuracy;
 use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
@@ -35,9 +36,9 @@ pub(crate) struct Mask {
 }
 
 /// `x W^T`: `(tokens, in)` and `(out, in)` to `(tokens, out)` in the type of `x`.
-pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Result<Tensor> {
     if fast::fits(&[x]) && fast::readable(weight) && weight.is_contiguous() {
-        return fast::matmul_t(x, weight);
+        return fast::matmul_t(x, weight, accuracy);
     }
     if learn::fits(&[x, weight]) {
         return learn::matmul_t(x, weight);
