@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the comparison as released and runs it; arguments are passed on, see --help.
+# Builds the command and the other contenders as released and compares them; arguments go to
+# compare.py, see --help. The first build of Candle's models takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# Both sides on the same number of threads: those of the kernels here, rayon's and Candle's own.
-threads=${THREADS:-$(nproc 2>/dev/null || sysctl -n hw.ncpu)}
-export LFM2_NUM_THREADS=$threads RAYON_NUM_THREADS=$threads CANDLE_NUM_THREADS=$threads
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}
-
+cargo build --release --quiet --manifest-path ../../Cargo.toml -p lfm2-cli
 cargo build --release --quiet
-exec "$CARGO_TARGET_DIR/release/lfm2-compare" "$@"
+
+export LFM2=$CARGO_TARGET_DIR/release/lfm2 LFM2_COMPARE=$CARGO_TARGET_DIR/release/lfm2-compare
+exec python3 compare.py "$@"

@@ -1,148 +1,137 @@
-//! Files with random weights that both sides can open.
+//! Files with random weights that every contender can open.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use clap::ValueEnum;
+use anyhow::{Context, Result, bail};
 use lfm2::hub::gguf::{Quantization, QuantizeInput, QuantizeOptions, quantize};
 use lfm2::hub::{Overwrite, StoredType, SyntheticSource, TensorSource, write_safetensors};
-use lfm2::text::TextConfig;
-use lfm2::text::shapes;
+use lfm2::text::{TextConfig, shapes};
 use lfm2::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    F32,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8_0,
-    #[value(name = "q4_0")]
-    Q4_0,
-}
+use crate::WeightsArgs;
 
-impl Format {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-            Self::Q4_0 => "q4_0",
-        }
+/// The numbers that weights of one shape start from, whatever they are stored as.
+const SEED: u64 = 1;
+
+/// Writes a GGUF file or a folder. In every format the weights come from the same numbers.
+pub fn write(args: &WeightsArgs) -> Result<()> {
+    let config = config(&args.shape)?;
+    if args.out.extension().is_some_and(|extension| extension == "gguf") {
+        write_gguf(args, &config)
+    } else {
+        write_folder(args, config)
     }
 }
 
-/// Where the weights are. The files go away with this value.
-pub struct Weights {
-    folder: TempDir,
-    pub config: Value,
-    pub format: Format,
+fn random(config: &Value, dtype: DType) -> Result<SyntheticSource> {
+    let tensors = TextConfig::from_json(config)?.tensors();
+    let shapes = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape));
+    let stored = StoredType::Dense(dtype);
+    Ok(SyntheticSource::new(shapes, stored, stored, SEED)?)
 }
 
-impl Weights {
-    /// Writes weights of a published shape, or of its first `layers` layers, for sequences of at
-    /// most `context` tokens.
-    pub fn write(shape: &str, layers: Option<usize>, format: Format, context: usize) -> Result<Self> {
-        let config = config(shape, layers, context.max(1024))?;
-        let weights = Self {
-            folder: TempDir::new()?,
-            config,
-            format,
-        };
-        let path = weights.path();
-        match format {
-            Format::F32 => weights.write_dense(DType::F32)?,
-            Format::Bf16 => weights.write_dense(DType::BF16)?,
-            Format::Q8_0 => weights.write_blocks(Quantization::Q8_0)?,
-            Format::Q4_0 => weights.write_blocks(Quantization::Q4_0)?,
-        }
-        std::fs::write(weights.folder.path().join("config.json"), weights.config.to_string())
-            .with_context(|| path.display().to_string())?;
-        Ok(weights)
-    }
-
-    /// The file with the weights.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join(match self.format {
-            Format::F32 | Format::Bf16 => "model.safetensors",
-            Format::Q8_0 | Format::Q4_0 => "model.gguf",
-        })
-    }
-
-    /// What opens as a checkpoint: the folder, or the file that holds everything.
-    pub fn checkpoint(&self) -> PathBuf {
-        match self.format {
-            Format::F32 | Format::Bf16 => self.folder.path().to_owned(),
-            Format::Q8_0 | Format::Q4_0 => self.path(),
-        }
-    }
-
-    fn random(&self, dtype: DType) -> Result<SyntheticSource> {
-        let tensors = TextConfig::from_json(&self.config)?.tensors();
-        let shapes = tensors.into_iter().map(|tensor| (tensor.name, tensor.shape));
-        let stored = StoredType::Dense(dtype);
-        Ok(SyntheticSource::new(shapes, stored, stored, 1)?)
-    }
-
-    fn write_dense(&self, dtype: DType) -> Result<()> {
-        let source = self.random(dtype)?;
-        let mut tensors: Vec<(String, Tensor)> = Vec::new();
-        for name in source.names() {
-            let tensor = source.dense(&name, dtype, &Device::Cpu)?;
-            tensors.push((name, tensor));
-        }
-        let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        Ok(write_safetensors(
-            &self.path(),
-            named,
-            &BTreeMap::new(),
-            Overwrite::Refuse,
-        )?)
-    }
-
-    fn write_blocks(&self, kind: Quantization) -> Result<()> {
-        let tokenizer = tokenizer().to_string();
-        let input = QuantizeInput {
-            config: &self.config,
-            generation_config: None,
-            tokenizer: tokenizer.as_bytes(),
-            chat_template: None,
-            tensors: &self.random(DType::F32)?,
-        };
-        quantize(&input, &self.path(), &QuantizeOptions::new(kind, "random"), |_| ())?;
-        Ok(())
-    }
+fn write_gguf(args: &WeightsArgs, config: &Value) -> Result<()> {
+    let vocab = config["vocab_size"].as_u64().context("a config without vocab_size")?;
+    let tokenizer = tokenizer(vocab).to_string();
+    let input = QuantizeInput {
+        config,
+        generation_config: None,
+        tokenizer: tokenizer.as_bytes(),
+        chat_template: None,
+        tensors: &random(config, DType::F32)?,
+    };
+    let mut options = QuantizeOptions::new(args.storage, "random");
+    options.embedding = args.embedding.unwrap_or(match args.storage {
+        // What users get from the usual quantiser.
+        Quantization::Q4_0 | Quantization::Q4K => Quantization::Q6K,
+        _ => options.embedding,
+    });
+    quantize(&input, &args.out, &options, |_| ())?;
+    Ok(())
 }
 
-/// The config of a shape, with the keys that the peer asks for.
-fn config(shape: &str, layers: Option<usize>, context: usize) -> Result<Value> {
+fn write_folder(args: &WeightsArgs, mut config: Value) -> Result<()> {
+    let (dtype, name) = match args.storage {
+        Quantization::F32 => (DType::F32, "float32"),
+        Quantization::BF16 => (DType::BF16, "bfloat16"),
+        other => bail!("a folder holds f32 or bf16, not {other}"),
+    };
+    let source = random(&config, dtype)?;
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for name in source.names() {
+        let tensor = source.dense(&name, dtype, &Device::Cpu)?;
+        tensors.push((name, tensor));
+    }
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let weights = args.out.join("model.safetensors");
+    write_safetensors(&weights, named, &BTreeMap::new(), Overwrite::Refuse)?;
+    config["dtype"] = name.into();
+    let path = args.out.join("config.json");
+    std::fs::write(&path, config.to_string()).with_context(|| path.display().to_string())
+}
+
+/// The config of a shape, with the keys that the others ask for.
+fn config(shape: &str) -> Result<Value> {
     let mut config = shapes::find(shape)?.config_json();
-    let kinds = config["layer_types"]
-        .as_array_mut()
-        .context("a config without layer_types")?;
-    kinds.truncate(layers.unwrap_or(usize::MAX));
-    config["num_hidden_layers"] = kinds.len().into();
-    config["max_position_embeddings"] = context.into();
     config["rope_theta"] = config["rope_parameters"]["rope_theta"].clone();
     config["tie_embedding"] = config["tie_word_embeddings"].clone();
+    let tokens = [("bos_token_id", 1), ("eos_token_id", 7), ("pad_token_id", 0)];
+    for (key, id) in tokens {
+        config[key] = id.into();
+    }
     Ok(config)
 }
 
-/// The smallest tokenizer that a GGUF file of the family can carry; no text is read or written here.
-fn tokenizer() -> Value {
+/// A tokenizer with one token per byte and no words: no text is read or written here, but readers of
+/// GGUF look for these.
+fn tokenizer(vocab: u64) -> Value {
     const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const SPECIAL: [&str; 8] = [
+        "<|pad|>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "<|fim_pre|>",
+        "<|fim_mid|>",
+        "<|fim_suf|>",
+        "<|im_start|>",
+        "<|im_end|>",
+    ];
+    let mut words: Vec<String> = SPECIAL.map(str::to_owned).to_vec();
+    words.extend(byte_letters().map(String::from));
+    words.push("ab".to_owned());
+    words.extend((words.len() as u64..vocab).map(|id| format!("tok{id}")));
+    let vocab: BTreeMap<&str, usize> = words.iter().enumerate().map(|(id, word)| (word.as_str(), id)).collect();
+    let added = |(id, content): (usize, &&str)| {
+        json!({
+            "id": id, "content": content, "special": true, "normalized": false,
+            "single_word": false, "lstrip": false, "rstrip": false,
+        })
+    };
     json!({
         "version": "1.0",
-        "added_tokens": [],
+        "added_tokens": SPECIAL.iter().enumerate().map(added).collect::<Vec<_>>(),
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": false},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
         ]},
         "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+        "model": {"type": "BPE", "vocab": vocab, "merges": [["a", "b"]]},
+    })
+}
+
+/// The letter that stands for each byte in byte-level vocabularies: itself when it can be printed,
+/// else the next one from 256 on.
+fn byte_letters() -> impl Iterator<Item = char> {
+    let mut next = 256;
+    (0..=255_u8).map(move |byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => {
+            let letter = char::from_u32(next).unwrap_or(char::REPLACEMENT_CHARACTER);
+            next += 1;
+            letter
+        }
     })
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub(super) struct Reading {
     /// A large buffer, once from begin to end.
     pub(super) buffer: f64,
-    /// As many bytes as a pass reads, over and over.
+    /// As many bytes as a pass reads, over and over, or the buffer when that is smaller.
     pub(super) again: f64,
 }
 
@@ -18,7 +18,7 @@ impl Reading {
     pub(super) fn take(isa: Isa, mebibytes: usize, bytes_per_pass: f64) -> Self {
         let threads = threads::count();
         let bytes = bytes_per_pass as usize;
-        let memory = Memory::new((mebibytes << 20).max(bytes));
+        let memory = Memory::new(mebibytes << 20);
         Self {
             buffer: memory.read_rate(isa, threads),
             again: memory.read_rate_of(bytes, isa, threads),
