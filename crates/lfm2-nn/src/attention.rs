@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor, bail};
 
-use crate::cache::{KvSlot, LayerCache};
+use crate::cache::LayerCache;
 use crate::ops::{self, Mask};
 use crate::{Bias, Linear, Pass, PassKind, RmsNorm, Span, Weights};
 
@@ -210,7 +210,8 @@ impl Attention {
             }
             Some(LayerCache::Kv(slot)) => {
                 if kind == PassKind::Extend {
-                    append(slot, &own(k)?, &own(v)?, span.past)?;
+                    ops::append_kv(&slot.k, &own(k)?, span.past)?;
+                    ops::append_kv(&slot.v, &own(v)?, span.past)?;
                 }
                 let keys = span.past + span.len;
                 if self.config.visibility == Visibility::Bidirectional && span.past > 0 {
@@ -227,13 +228,4 @@ impl Attention {
             }
         }
     }
-}
-
-/// Writes `(len, kv_heads, head_dim)` behind the first `past` positions of the slot.
-fn append(slot: &KvSlot, k: &Tensor, v: &Tensor, past: usize) -> Result<()> {
-    for (cache, new) in [(&slot.k, k), (&slot.v, v)] {
-        let new = new.transpose(0, 1)?.contiguous()?.to_dtype(cache.dtype())?;
-        cache.slice_set(&new, 1, past)?;
-    }
-    Ok(())
 }

@@ -68,7 +68,7 @@ pub struct CacheSpec {
     pub rows: usize,
     /// Tokens to make room for at once; a row that grows past it doubles its room.
     pub capacity: usize,
-    /// Number type of keys and values; `None` is the model's activation type.
+    /// Number type of keys and values; `None` is what the model finds good enough for its weights.
     pub kv_dtype: Option<DType>,
 }
 

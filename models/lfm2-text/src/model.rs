@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lfm2_hub::{Checkpoint, Error, Result, TensorSource};
+use lfm2_hub::{Checkpoint, Error, Result, StoredType, TensorSource};
 use lfm2_nn::{
     Accuracy, Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec,
     DType, Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer,
@@ -95,6 +95,8 @@ pub struct TextModel {
     lm_head: Option<Linear>,
     ropes: Arc<[Rope]>,
     dtype: DType,
+    /// Number type of keys and values, unless a caller wants another.
+    kv_dtype: DType,
     device: Device,
 }
 
@@ -179,6 +181,7 @@ impl TextModel {
             layers: layers.into(),
             lm_head,
             dtype: weights.dtype(),
+            kv_dtype: kv_dtype(&trunk),
             device: weights.device().clone(),
             config: Arc::new(config),
         })
@@ -310,7 +313,8 @@ impl Decoder for TextModel {
         &self.device
     }
 
-    fn new_cache(&self, spec: CacheSpec) -> Cache {
+    fn new_cache(&self, mut spec: CacheSpec) -> Cache {
+        spec.kv_dtype.get_or_insert(self.kv_dtype);
         Cache::new(self.cache_layout(), spec, self.dtype, &self.device)
     }
 
@@ -344,6 +348,19 @@ impl Decoder for TextModel {
         self.trunk(x, &mut pass)?;
         pass.finish(Some(&replay));
         Ok(())
+    }
+}
+
+/// Keys and values are as fine as the weights that make them: halves on a CPU, unless the weights are
+/// `f32` or nothing is to be rounded.
+fn kv_dtype(trunk: &Weights) -> DType {
+    let stored = trunk.info("embed_tokens.weight").map(|info| info.stored);
+    let wide = matches!(stored, Some(StoredType::Dense(DType::F32)) | None);
+    let rounded = trunk.accuracy() == Accuracy::ByWeights && trunk.dtype() == DType::F32;
+    if trunk.device().is_cpu() && rounded && !wide {
+        DType::F16
+    } else {
+        trunk.dtype()
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use candle_core::quantized::{GgmlDType, QTensor};
 use lfm2_hub::gguf::Quantization;
 use lfm2_hub::{StoredType, TensorInfo, TensorSource};
-use lfm2_nn::{DType, Device, Tensor};
+use lfm2_nn::{Accuracy, DType, Device, Tensor};
 use lfm2_text::{LoadOptions, TextConfig, TextModel, shapes};
 use support::{Dequantized, ensure_accurate, for_every_case, id_rows, logits};
 
@@ -86,7 +86,8 @@ impl TensorSource for InBlocks {
 fn both(config: &TextConfig, tensors: Arc<dyn TensorSource>, ids: &[u32]) -> Result<[Tensor; 2]> {
     let options = LoadOptions::default();
     let exact = Arc::new(Dequantized(Arc::clone(&tensors)));
-    let exact = TextModel::from_tensors(config.clone(), exact, &options)?;
+    let without_rounding = options.clone().with_accuracy(Accuracy::Exact);
+    let exact = TextModel::from_tensors(config.clone(), exact, &without_rounding)?;
     let packed = TextModel::from_tensors(config.clone(), tensors, &options)?;
     Ok([logits(&packed, ids)?, logits(&exact, ids)?])
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions};
 use lfm2_nn::{
-    Cache, CacheSpec, DType, Decoder, Input, LayerCache, Observer, PaddedBatch, Routing, Step,
-    Tensor, Want,
+    Accuracy, Cache, CacheSpec, DType, Decoder, Input, LayerCache, Observer, PaddedBatch, Routing,
+    Step, Tensor, Want,
 };
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use support::{
@@ -337,7 +337,10 @@ fn gguf_files_give_the_logits_of_their_weights() -> Result<()> {
 
             let config = TextConfig::from_json(checkpoint.config())?;
             let dense = Arc::new(Dequantized(checkpoint.tensors()));
-            let dense = TextModel::from_tensors(config, dense, &LoadOptions::default().strict())?;
+            let exact = LoadOptions::default()
+                .with_accuracy(Accuracy::Exact)
+                .strict();
+            let dense = TextModel::from_tensors(config, dense, &exact)?;
             ensure_close(
                 kind,
                 &run(&dense)?,

@@ -6,9 +6,13 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device, Error, Layout, Result, Storage, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, DType, Device, Error, InplaceOp2, Layout, Result, Storage, Tensor, WithDType, bail,
+};
 use half::{bf16, f16};
 use lfm2_kernels::conv::ConvKernel;
+use lfm2_kernels::limits::Arithmetic;
+use lfm2_kernels::profile::{Op, Work, span};
 use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads};
 
 use super::Mask;
@@ -77,6 +81,17 @@ pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
 pub(super) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
     let (outputs, inputs) = weight.dims2()?;
+    let size = weight.dtype().size_in_bytes();
+    let work = Work::dot(
+        outputs * inputs * size,
+        rows * outputs * inputs,
+        Arithmetic::F32,
+    );
+    let _span = span(
+        Op::Matmul(weight.dtype().as_str()),
+        &[rows, inputs, outputs],
+        work,
+    );
     let x = x.contiguous()?;
     let (x, w) = (view(&x), view(weight));
     let x = MatRef::new(x.slice::<f32>()?, rows, cols).map_err(Error::wrap)?;
@@ -118,6 +133,7 @@ fn multiply_bf16(
 }
 
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let _span = span(Op::RmsNorm, x.dims(), Work::NONE);
     let x = x.contiguous()?;
     let mut y = zeros(x.elem_count());
     let (values, weight) = (view(&x), view(weight));
@@ -128,6 +144,7 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
 
 pub(super) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     let (_, heads, head_dim) = x.dims3()?;
+    let _span = span(Op::RopeCache, x.dims(), Work::NONE);
     let x = x.contiguous()?;
     let mut y = view(&x).slice::<f32>()?.to_vec();
     let (cos, sin) = (view(&table.cos), view(&table.sin));
@@ -154,6 +171,16 @@ pub(super) fn attention(
     let (_, heads, head_dim) = q.dims3()?;
     let dims = q.dims().to_vec();
     let (kv_heads, capacity, _) = k.dims3()?;
+    let tokens = dims[0];
+    // Of a prompt's own tokens half are seen on average; the rest of the cache wholly.
+    let seen = mask.past.min(mask.keys) + (mask.keys - mask.past.min(mask.keys)).div_ceil(2);
+    let bytes = 2 * kv_heads * mask.keys * head_dim * k.dtype().size_in_bytes();
+    let macs = 2 * tokens * heads * seen * head_dim;
+    let _span = span(
+        Op::Attention,
+        q.dims(),
+        Work::dot(bytes, macs, Arithmetic::F32),
+    );
     let q = q.contiguous()?;
     let mut y = zeros(q.elem_count());
     let shape = KvShape {
@@ -214,6 +241,7 @@ pub(super) fn short_conv(
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let len = bcu.dim(0)?;
+    let _span = span(Op::ShortConv, &[len, kernel.channels()], Work::NONE);
     let bcu = bcu.contiguous()?;
     let mut moved = view(state).slice::<f32>()?.to_vec();
     let mut y = zeros(len * kernel.channels());
@@ -233,4 +261,50 @@ pub(super) fn short_conv_centred(bcu: &Tensor, kernel: &ConvKernel) -> Result<Te
     kernels::short_conv_centred(isa()?, view(&bcu).slice()?, kernel, &mut y)
         .map_err(Error::wrap)?;
     tensor(y, &[len, kernel.channels()])
+}
+
+/// Writes new keys or values `(len, kv_heads, head_dim)` into `cache (kv_heads, capacity, head_dim)` from
+/// position `past` on, in place.
+pub(super) fn append_kv(cache: &Tensor, new: &Tensor, past: usize) -> Result<()> {
+    let _span = span(Op::RopeCache, new.dims(), Work::NONE);
+    cache.inplace_op2(&new.contiguous()?, &AppendKv { past })
+}
+
+struct AppendKv {
+    past: usize,
+}
+
+impl InplaceOp2 for AppendKv {
+    fn name(&self) -> &'static str {
+        "append-kv"
+    }
+
+    fn cpu_fwd(
+        &self,
+        cache: &mut CpuStorage,
+        cache_layout: &Layout,
+        new: &CpuStorage,
+        new_layout: &Layout,
+    ) -> Result<()> {
+        let (kv_heads, capacity, head_dim) = cache_layout.shape().dims3()?;
+        let shape = KvShape {
+            kv_heads,
+            capacity,
+            head_dim,
+        };
+        let (Some((from, to)), Some((start, end))) = (
+            new_layout.contiguous_offsets(),
+            cache_layout.contiguous_offsets(),
+        ) else {
+            bail!("expected contiguous keys and values")
+        };
+        let new = &new.as_slice::<f32>()?[from..to];
+        let written = match cache {
+            CpuStorage::F32(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
+            CpuStorage::F16(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
+            CpuStorage::BF16(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
+            _ => bail!("no kernel for a cache of this type"),
+        };
+        written.map_err(Error::wrap)
+    }
 }

@@ -98,6 +98,16 @@ pub(crate) fn attention(
     plain::attention(q, k, v, scale, mask)
 }
 
+/// Writes new keys or values `(len, kv_heads, head_dim)` into `cache (kv_heads, capacity, head_dim)` from
+/// position `past` on.
+pub(crate) fn append_kv(cache: &Tensor, new: &Tensor, past: usize) -> Result<()> {
+    if fast::fits(&[new]) && fast::readable(cache) {
+        return fast::append_kv(cache, new, past);
+    }
+    let new = new.transpose(0, 1)?.contiguous()?.to_dtype(cache.dtype())?;
+    cache.slice_set(&new, 1, past)
+}
+
 /// Attention inside every span of `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)` in the
 /// learning form, which takes all spans at once; `None` where it does not apply.
 pub(crate) fn packed_attention(

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use candle_core::quantized::QTensor;
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions, TensorInfo, TensorSource};
-use lfm2_nn::{Cache, CacheSpec, DType, Decoder, Device, Input, Step, Tensor, Want};
+use lfm2_nn::{Accuracy, Cache, CacheSpec, DType, Decoder, Device, Input, Step, Tensor, Want};
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use serde_json::Value;
 
@@ -82,7 +82,9 @@ impl Case {
     }
 
     pub(crate) fn model(&self) -> Result<TextModel> {
-        self.model_with(&LoadOptions::default().strict())
+        // The references compute with the weights as numbers of full width.
+        let options = LoadOptions::default().with_accuracy(Accuracy::Exact);
+        self.model_with(&options.strict())
     }
 
     pub(crate) fn model_with(&self, options: &LoadOptions) -> Result<TextModel> {
