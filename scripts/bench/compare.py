@@ -156,7 +156,7 @@ def run(contender, test, args):
     except Unsupported:
         return None
     threads = str(args.threads)
-    env = os.environ | {name: threads for name in
+    env = os.environ | {"RUST_BACKTRACE": "0"} | {name: threads for name in
                         ("LFM2_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if test.busy else None
     (worked, stolen), own, begun = machine_times(), child_seconds(), time.monotonic()
@@ -312,12 +312,12 @@ def markdown(shape, table):
         star = "\\*" if r["marked"] else ""
         peer = "–" if r["peer"] is None else f"{r['peer']:.4g} ({r['peer_name']})"
         percent = "{:.0%}"
-        memory_bound = r["test"].startswith("tg")
+        of_peak = r["share_of_peak"] if r["test"].startswith("pp") else None
         lines.append("| " + " | ".join([
             r["format"], r["test"] + star, f"{r['ours']:.4g} [{r['least']:.4g}–{r['most']:.4g}]", peer, cell(r["ratio"]),
             *(cell(r["programs"][program]) for program in ("llama.cpp", "candle", "torch")),
             cell(r["read_gb_per_second"], "{:.1f}"), cell(r["share_of_read"], percent),
-            cell(None if memory_bound else r["share_of_peak"], percent)]) + " |")
+            cell(of_peak, percent)]) + " |")
     return "\n".join(lines) + "\n"
 
 
