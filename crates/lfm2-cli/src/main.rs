@@ -17,6 +17,8 @@ use args::{Cli, Command};
 use ui::threads::Work;
 
 fn main() -> ExitCode {
+    // Every command but a few reads prompts; where the system cannot, it is a little slower.
+    lfm2::nn::keep_freed_memory();
     exit::report(run(Cli::parse()))
 }
 

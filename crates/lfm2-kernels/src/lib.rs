@@ -55,6 +55,7 @@ pub mod threads;
 
 mod element;
 mod error;
+mod heap;
 mod scratch;
 mod simd;
 mod view;
@@ -67,6 +68,7 @@ pub use attention::{AttentionSpec, KvRef, KvShape, Visibility, append_kv, attent
 pub use conv::{ConvKernel, short_conv, short_conv_centred};
 pub use element::Element;
 pub use error::ShapeError;
+pub use heap::keep_freed_memory;
 pub use isa::{Isa, IsaError};
 pub use logits::{argmax, log_sum_exp, top_k};
 pub use matmul::{matmul, matmul_bf16};

@@ -6,14 +6,11 @@
 
 use std::cell::RefCell;
 
-/// A cache line, so that vector loads from scratch memory never straddle two.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+use crate::packed::Pages;
 
 thread_local! {
-    /// A stack, because a thread that waits for others inside one use may be lent to another.
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    /// A stack, because one use may be inside another.
+    static FREE: RefCell<Vec<Pages>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `f` with `len` values of unspecified content, aligned to a cache line.
@@ -21,15 +18,17 @@ thread_local! {
 /// The memory stays with the thread for the next use, since fresh pages cost more than most arithmetic
 /// on them.
 pub fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let needed = len.div_ceil(16);
-    if lines.len() < needed {
-        lines.resize(needed, Line([0.0; 16]));
-    }
-    // SAFETY: a `Line` is 16 `f32` without padding, all initialised, and `len` is at most
-    // `16 * lines.len()`; the borrow of `lines` lasts as long as the slice.
-    let values = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
+    let size = len * size_of::<f32>();
+    let kept = FREE.with_borrow_mut(Vec::pop);
+    let mut pages = match kept {
+        Some(pages) if pages.len() >= size => pages,
+        // In powers of two, so that uses that grow step by step do not begin anew each time.
+        _ => Pages::zeroed(size.next_power_of_two()),
+    };
+    // SAFETY: pages are aligned to a cache line at least, initialised, and hold `size` bytes; every bit
+    // pattern is an `f32`, and the borrow of `pages` lasts as long as the slice.
+    let values = unsafe { std::slice::from_raw_parts_mut(pages.as_mut_ptr().cast::<f32>(), len) };
     let result = f(values);
-    FREE.with_borrow_mut(|free| free.push(lines));
+    FREE.with_borrow_mut(|free| free.push(pages));
     result
 }

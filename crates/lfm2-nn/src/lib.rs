@@ -23,6 +23,7 @@ mod cache_file;
 mod decoder;
 mod ffn;
 mod linear;
+mod loading;
 mod norm;
 mod observer;
 mod ops;
@@ -39,8 +40,9 @@ pub use cache::{Cache, CacheLayout, CacheSpec, KvSlot, LayerCache, LayerShape, M
 pub use candle_core::{DType, Device, Module, Tensor};
 pub use decoder::{Decoder, Input, Want};
 pub use ffn::{MoeConfig, MoeFeedForward, Routing, SwiGlu, expert_load};
-pub use lfm2_kernels::{Isa, limits, profile, threads};
+pub use lfm2_kernels::{Isa, keep_freed_memory, limits, profile, threads};
 pub use linear::{Embedding, Linear};
+pub use loading::{LoadEvent, LoadProgress};
 pub use norm::RmsNorm;
 pub use observer::Observer;
 pub use pass::{Pass, PassKind, Span};

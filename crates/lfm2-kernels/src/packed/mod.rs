@@ -17,6 +17,8 @@ mod pack;
 mod rows;
 
 pub use format::{BlockType, Precision};
+pub(crate) use memory::Pages;
+
 pub use matrix::PackedMatrix;
 pub use memory::WeightBytes;
 pub use multiply::{GatedProduct, Product, Sum, multiply, multiply_gated};

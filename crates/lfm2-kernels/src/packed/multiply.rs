@@ -84,12 +84,9 @@ pub fn multiply(isa: Isa, products: Vec<Product<'_>>) -> Result<(), ShapeError> 
     jobs.run(|job, tiles, panel| {
         let mut results = NO_RESULTS;
         walk(isa, job.x, job.weight, tiles.clone(), panel, &mut results);
-        job.each_row(tiles, panel, |tile, row, out| {
-            let values = &results[tile][row];
-            match job.kind {
-                Sum::Replace => out.copy_from_slice(&values[..out.len()]),
-                Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
-            }
+        job.each_row(tiles, panel, &results, |values, out| match job.kind {
+            Sum::Replace => out.copy_from_slice(&values[..out.len()]),
+            Sum::Add => out.iter_mut().zip(values).for_each(|(out, v)| *out += v),
         });
     });
     Ok(())
@@ -111,14 +108,13 @@ pub fn multiply_gated(isa: Isa, products: Vec<GatedProduct<'_>>) -> Result<(), S
         walk(isa, job.x, job.weight, tiles.clone(), panel, &mut gates);
         walk(isa, job.x, job.kind, tiles.clone(), panel, &mut ups);
         let (_, height) = job.x.panel(panel);
-        for (gates, ups) in gates[..tiles.len()].iter_mut().zip(&ups) {
-            isa.run(SiluMulInPlace {
-                gate: gates[..height].as_flattened_mut(),
-                up: ups[..height].as_flattened(),
-            });
-        }
-        job.each_row(tiles, panel, |tile, row, out| {
-            out.copy_from_slice(&gates[tile][row][..out.len()]);
+        let count = tiles.len() * height;
+        isa.run(SiluMulInPlace {
+            gate: gates[..count].as_flattened_mut(),
+            up: ups[..count].as_flattened(),
+        });
+        job.each_row(tiles, panel, &gates, |values, out| {
+            out.copy_from_slice(&values[..out.len()]);
         });
     });
     Ok(())
@@ -204,20 +200,21 @@ impl<'a, K: Sync> Jobs<'a, K> {
 }
 
 impl<K> Job<'_, K> {
-    /// Calls `f` with the results of every row of a panel and every tile of a group; both are
-    /// counted from the first. No two tasks may have a tile in common.
+    /// Calls `f` with every sixteen results of a group of tiles and a panel, and where they go. No two
+    /// tasks may have a tile in common.
     fn each_row(
         &self,
         tiles: Range<usize>,
         panel: usize,
-        mut f: impl FnMut(usize, usize, &mut [f32]),
+        results: &Results,
+        f: impl Fn(&[f32; ROWS], &mut [f32]),
     ) {
         let (_, height) = self.x.panel(panel);
-        for (index, tile) in tiles.enumerate() {
+        for (tile, results) in tiles.zip(results.chunks_exact(height)) {
             let count = ROWS.min(self.weight.rows() - tile * ROWS);
-            for row in 0..height {
+            for (row, values) in results.iter().enumerate() {
                 // SAFETY: the task that walks a tile alone writes its columns.
-                f(index, row, unsafe {
+                f(values, unsafe {
                     self.out.part(panel * PANEL + row, tile * ROWS, count)
                 });
             }
@@ -259,8 +256,8 @@ fn panels_per_block(x: &QuantizedRows<'_>) -> usize {
     (BLOCK_BYTES / panel_bytes.max(1)).max(1)
 }
 
-/// How many tiles are walked side by side: with few rows the registers suffice for several, and
-/// memory is faster when it is read in several places.
+/// How many tiles are walked side by side when there are `rows` rows of activations: with few, the
+/// registers suffice for several, and memory is faster when it is read in several places.
 fn tiles_together(rows: usize) -> usize {
     match rows {
         ..=2 => 4,
@@ -269,13 +266,11 @@ fn tiles_together(rows: usize) -> usize {
     }
 }
 
-/// The most tiles that are walked side by side.
-const TILES: usize = 4;
+/// The results of the tiles that are walked side by side with the rows of a panel: for every tile, as
+/// many as the panel has rows. Neither of the two has more than [`tiles_together`] leaves room for.
+type Results = [[f32; ROWS]; PANEL];
 
-/// The results of a group of tiles with the rows of a panel.
-type Results = [[[f32; ROWS]; PANEL]; TILES];
-
-const NO_RESULTS: Results = [[[0.0; ROWS]; PANEL]; TILES];
+const NO_RESULTS: Results = [[0.0; ROWS]; PANEL];
 
 /// Multiplies the rows of a panel with the rows of up to four tiles.
 fn walk(
@@ -383,7 +378,7 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             results,
         } = self.0;
         let tile_bytes = F::TYPE.tile_bytes(units * UNIT);
-        assert!(height <= PANEL && count <= TILES && tiles.len() == count * tile_bytes);
+        assert!(height * count <= PANEL && tiles.len() == count * tile_bytes);
         assert!(records.len() == units * height * B::PRECISION.record_words());
         let mut tile = 0;
         while tile < count {
@@ -406,8 +401,9 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
                         // SAFETY: the tiles and records have all the units by the checks above, rows
                         // `row..row + rows` are among the panel's and as many tiles follow.
                         let sums = unsafe { walk.run::<S, F, B, $rows, $tiles>(s) };
-                        for (results, sums) in results[tile..].iter_mut().zip(sums) {
-                            for (result, sums) in results[row..].iter_mut().zip(sums) {
+                        for (t, sums) in sums.into_iter().enumerate() {
+                            let results = &mut results[(tile + t) * height + row..];
+                            for (result, sums) in results.iter_mut().zip(sums) {
                                 *result = s.to_array(sums);
                             }
                         }
