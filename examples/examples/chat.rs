@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
         None => TextModel::embedded()?,
     };
     let mut chat = model.chat_session()?;
-    for question in [STORY, "Where was it?"] {
+    for question in [STORY, "What colour was it?"] {
         println!("> {question}");
         for event in chat.send(question)? {
             match event? {

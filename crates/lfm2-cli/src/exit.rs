@@ -2,6 +2,7 @@
 //!
 //! Codes follow from the error's kind alone; the table is part of `lfm2 --help`.
 
+use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
@@ -18,6 +19,36 @@ pub(crate) struct Stopped;
 /// A wrong prompt, file or combination of flags that the library has not seen.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
     lfm2::hub::Error::InvalidInput(message.into()).into()
+}
+
+/// Says what was being done to what when something failed.
+pub(crate) trait Doing<T> {
+    /// The result with `verb name` in front of its error, unless the error names it already.
+    fn doing(self, verb: &str, name: impl Display) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<Error>> Doing<T> for Result<T, E> {
+    fn doing(self, verb: &str, name: impl Display) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let (error, name) = (error.into(), name.to_string());
+            match names(&one_line(&error), &name) {
+                true => error,
+                false => error.context(format!("{verb} {name}")),
+            }
+        })
+    }
+}
+
+/// Whether `name` is in the text, and not only as a part of a longer word.
+fn names(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        ![before, after]
+            .into_iter()
+            .flatten()
+            .any(char::is_alphanumeric)
+    })
 }
 
 /// Prints an error, if there is one, and returns the exit code.
@@ -133,6 +164,20 @@ mod tests {
             .context("reading\nall")
             .unwrap_err();
         assert_eq!(one_line(&error), "reading all: a/b: entity not found");
+    }
+
+    #[test]
+    fn a_name_is_said_once() {
+        let io = || lfm2::hub::Error::io("a/b", io::ErrorKind::NotFound.into());
+        let said = |result: Result<(), lfm2::hub::Error>, name| {
+            one_line(&result.doing("opening", name).unwrap_err())
+        };
+        assert_eq!(said(Err(io()), "a/b"), "a/b: entity not found");
+        assert_eq!(said(Err(io()), "a"), "a/b: entity not found");
+        let elsewhere = "opening b/c: a/b: entity not found";
+        assert_eq!(said(Err(io()), "b/c"), elsewhere);
+        // A letter in another word is no name.
+        assert_eq!(said(Err(io()), "e"), "opening e: a/b: entity not found");
     }
 
     #[test]

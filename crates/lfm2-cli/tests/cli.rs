@@ -74,6 +74,80 @@ fn cl_01_wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn cl_01_numbers_out_of_range_are_answered_with_the_range() {
+    for (args, expected) in [
+        (&["--threads", "0"][..], "at least 1"),
+        (&["--threads", "-1"], "at least 1"),
+        (&["--threads", "100000"], "expected 1 to "),
+        (&["-t", "-1"], "temperature: expected"),
+        (&["--top-p", "-0.5"], "top_p: expected"),
+        (&["-n", "-1"], "expected a whole number from 0"),
+    ] {
+        let outcome = run(&[&["generate", "x"], args].concat());
+        assert_eq!(outcome.code, 2, "{args:?}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(expected),
+            "{args:?}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn a_prompt_without_quotes_gets_a_hint() {
+    let outcome = run(&["generate", "Once", "upon", "a", "time", "-n", "1"]);
+    assert_eq!(outcome.code, 2);
+    assert!(outcome.stderr.contains("quotes"), "{}", outcome.stderr);
+}
+
+#[test]
+fn help_is_a_command_too() {
+    assert_eq!(run(&["help"]).ok().stdout, run(&["--help"]).ok().stdout);
+    let chat = run(&["help", "chat"]).ok().stdout;
+    assert_eq!(chat, run(&["chat", "--help"]).ok().stdout);
+}
+
+#[test]
+fn a_model_that_says_nothing_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(checkpoint().join(file), folder.path().join(file)).unwrap();
+    }
+    // Whatever the first token is, it is the end.
+    let ends: Vec<u32> = (0..320).collect();
+    std::fs::write(
+        folder.path().join("generation_config.json"),
+        json!({ "eos_token_id": ends }).to_string(),
+    )
+    .unwrap();
+    let args = ["generate", "ab", "-n", "2", "-m", &text(folder.path())];
+    let outcome = run(&args).ok();
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        (
+            "\n",
+            "the model ended at once; try --chat or --ignore-end\n"
+        )
+    );
+    let outcome = run(&[&args[..], &["--ignore-end"]].concat()).ok();
+    assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
+}
+
+#[test]
+fn text_is_no_gguf_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.gguf");
+    std::fs::write(&file, "hello\n").unwrap();
+    let outcome = run(&["inspect", &text(&file)]);
+    assert_eq!(outcome.code, 4);
+    assert!(
+        outcome.stderr.contains("not a GGUF file"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
 fn errors_are_one_line_and_their_code_is_that_of_their_kind() {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken.gguf");
@@ -88,12 +162,11 @@ fn errors_are_one_line_and_their_code_is_that_of_their_kind() {
     ] {
         let outcome = run(&["inspect", source]);
         assert_eq!(outcome.code, code, "{source}: {}", outcome.stderr);
-        assert!(
-            outcome.stderr.starts_with("error: opening "),
-            "{}",
-            outcome.stderr
-        );
-        assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+        let stderr = &outcome.stderr;
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        // The source is named, and it is named once.
+        assert_eq!(stderr.matches(source).count(), 1, "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }
 
@@ -310,7 +383,16 @@ fn the_environment_chooses_a_model() {
     let output = command.env("LFM2_MODEL", checkpoint()).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["model"], text(&checkpoint()));
-    assert_ne!(run(&args).ok().json()["model"], report["model"]);
+    let built_in = run(&args).ok().json()["model"].clone();
+    assert_ne!(built_in, report["model"]);
+    // An empty variable is none, and a wrong one is named.
+    let output = command.env("LFM2_MODEL", "").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["model"], built_in);
+    let output = command.env("LFM2_MODEL", "nope").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.starts_with("error: LFM2_MODEL: "), "{stderr}");
 }
 
 #[test]
@@ -319,8 +401,18 @@ fn fs_05_download_without_network_names_what_is_missing() {
     let cache = text(cache.path());
     let outcome = run(&["download", "some/model", "--cache-dir", &cache]);
     assert_eq!(outcome.code, 3, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("some/model"), "{}", outcome.stderr);
+    for part in ["some/model not found", &cache] {
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+    }
+    // The command that was just typed is no advice.
+    assert!(!outcome.stderr.contains("lfm2 download"));
+    #[cfg(feature = "download")]
+    assert!(outcome.stderr.contains("HF_HUB_OFFLINE"));
     assert!(outcome.stdout.is_empty());
+    // A revision is given once.
+    let twice = run(&["download", "some/model@main", "--revision", "dev"]);
+    assert_eq!(twice.code, 2, "{}", twice.stderr);
+    assert!(twice.stderr.contains("--revision dev"), "{}", twice.stderr);
     // A path is not something to download.
     assert_eq!(run(&["download", &cache]).code, 2);
 }

@@ -31,6 +31,17 @@ fn wait_for(stream: &mut impl Read) {
     stream.read_exact(&mut byte).unwrap();
 }
 
+/// Waits for the end of the line that says what is trained, which is not the first one.
+fn wait_for_training(stream: &mut impl Read) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(b" documents\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.extend(byte);
+    }
+    assert!(seen.starts_with(b"preparing data\n"));
+}
+
 fn end(child: Child) -> (i32, Output) {
     let output = child.wait_with_output().unwrap();
     (output.status.code().unwrap(), output)
@@ -113,7 +124,7 @@ fn cl_02_an_interrupted_training_goes_on_later() {
         "1",
     ];
     let mut child = start(&args);
-    wait_for(child.stderr.as_mut().unwrap());
+    wait_for_training(child.stderr.as_mut().unwrap());
     interrupt(&child);
     let (code, output) = end(child);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -122,7 +133,7 @@ fn cl_02_an_interrupted_training_goes_on_later() {
 
     let mut child = start(&args);
     let mut stderr = child.stderr.take().unwrap();
-    wait_for(&mut stderr);
+    wait_for_training(&mut stderr);
     interrupt(&child);
     let mut seen = String::new();
     stderr.read_to_string(&mut seen).unwrap();

@@ -104,7 +104,7 @@ fn a_quantised_file_is_a_model_again() {
     ])
     .ok()
     .stderr;
-    assert!(stderr.contains("tensors, Q8_0"), "{stderr}");
+    assert!(stderr.contains(" Q8_0"), "{stderr}");
 
     let (before, after) = (inspect(&[&source]), inspect(&[&file]));
     for key in ["model_type", "layers", "parameters", "ffn_dim", "tokenizer"] {
@@ -137,22 +137,56 @@ fn a_quantised_file_is_a_model_again() {
 
     // FS-02: an existing file is replaced only when told to.
     let again = ["quantize", &source, &file, "--type", "f16"];
-    assert_eq!(run(&again).code, 2);
+    let refused = run(&again);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("use --force"), "{}", refused.stderr);
     assert_eq!(inspect(&[&file])["weights"], after["weights"]);
     run(&[&again[..], &["--force"]].concat()).ok();
     assert_ne!(inspect(&[&file])["weights"], after["weights"]);
 }
 
 #[test]
-fn quantize_says_which_tensors_fell_back() {
+fn quantize_says_how_many_tensors_fell_back() {
     let folder = tempfile::tempdir().unwrap();
     let file = text(&folder.path().join("small.gguf"));
     let stderr = run(&["quantize", &text(&checkpoint()), &file, "--type", "q4_k"])
         .ok()
         .stderr;
+    // One line for every length of rows, and no type in the sum that no tensor has.
+    let lines: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.contains("do not divide into Q4_K blocks"))
+        .collect();
+    let mut rows: Vec<&str> = lines.iter().map(|line| &line[..10]).collect();
+    rows.dedup();
+    assert!(!rows.is_empty() && rows.len() == lines.len(), "{stderr}");
+    let sum = stderr.lines().next_back().unwrap();
+    assert!(sum.contains("Q5_0") && !sum.contains("Q4_K"), "{stderr}");
+    let types = &inspect(&[&file])["weights"]["types"];
+    for found in types.as_array().unwrap() {
+        let counted = format!("{} {}", found["tensors"], found["type"].as_str().unwrap());
+        assert!(sum.contains(&counted), "{counted}: {sum}");
+    }
+}
+
+#[test]
+fn quantize_explains_a_wrong_place_and_a_wrong_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = text(&folder.path().join("nowhere/small.gguf"));
+    let source = text(&checkpoint());
+    let outcome = run(&["quantize", &source, &file, "--type", "q8_0"]);
+    assert_eq!(outcome.code, 3, "{}", outcome.stderr);
     assert!(
-        stderr.contains("do not divide into Q4_K blocks"),
-        "{stderr}"
+        outcome.stderr.contains("nowhere not found") && !outcome.stderr.contains("at path"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = run(&["quantize", &source, &file, "--type", "Q4_K_M"]);
+    assert_eq!(outcome.code, 2);
+    assert!(
+        outcome.stderr.contains("did you mean q4_k?"),
+        "{}",
+        outcome.stderr
     );
 }
 
@@ -275,9 +309,11 @@ fn bench_wants_something_to_measure() {
     let report = run(&only).ok().json();
     assert_eq!(report["tests"].as_array().unwrap().len(), 1);
     assert!(report["tests"][0]["read_gb_per_second"].is_null());
-    let f16 = run(&[&only[..], &["--kv-type", "f16"]].concat());
-    let bytes = |report: &serde_json::Value| report["tests"][0]["bytes_per_pass"].as_f64();
-    assert!(bytes(&f16.ok().json()) < bytes(&report));
+    let bytes_with = |kind| {
+        let report = run(&[&only[..], &["--kv-type", kind]].concat());
+        report.ok().json()["tests"][0]["bytes_per_pass"].as_f64()
+    };
+    assert!(bytes_with("f16") < bytes_with("f32"));
 }
 
 #[test]

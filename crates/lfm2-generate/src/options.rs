@@ -242,6 +242,11 @@ impl GenerationOptions {
     fn check_numbers(&self) -> Result<()> {
         let range = |option, value: f32, low: f32, high: f32| match value >= low && value <= high {
             true => Ok(()),
+            false if high == f32::MAX => Err(Error::option(
+                option,
+                format!("a number from {low}"),
+                &value,
+            )),
             false => Err(Error::option(
                 option,
                 format!("a number in {low} ..= {high}"),

@@ -291,9 +291,14 @@ impl CheckpointInfo {
 
     /// A config on its own says everything about a model's shape.
     fn from_config_file(source: &ModelSource, path: &Path, limits: &Limits) -> Result<Self> {
-        if path.extension().is_none_or(|extension| extension != "json") {
+        let has_extension = |name| path.extension().is_some_and(|extension| extension == name);
+        if !has_extension("json") {
             let what = format!("{} as a model", path.display());
-            let hint = "folders, gguf files and config files in json are".to_owned();
+            let hint = match has_extension("safetensors") {
+                true => "give its folder, which holds config.json and tokenizer.json too",
+                false => "folders, gguf files and config files in json are",
+            };
+            let hint = hint.to_owned();
             return Err(Error::Unsupported { what, hint });
         }
         Ok(Self {

@@ -30,8 +30,9 @@ pub enum Links {
 /// the old contents or the complete new ones.
 ///
 /// # Errors
-/// [`Error::InvalidInput`] when `path` exists and `overwrite` refuses; [`Error::Io`] otherwise; or
-/// whatever `write` returned. In every case the old file stays as it was.
+/// [`Error::InvalidInput`] when `path` exists and `overwrite` refuses; [`Error::NotFound`] when its
+/// folder does not exist; [`Error::Io`] otherwise; or whatever `write` returned. In every case the
+/// old file stays as it was.
 pub fn write_atomic(
     path: &Path,
     overwrite: Overwrite,
@@ -79,7 +80,14 @@ fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder
         .tempfile_in(folder)
-        .map_err(|source| Error::io(folder, source))
+        .map_err(|source| match source.kind() {
+            // The system's words would name a temporary file that nobody asked for.
+            std::io::ErrorKind::NotFound => Error::NotFound {
+                what: format!("folder {}", folder.display()),
+                hint: "make it first".to_owned(),
+            },
+            _ => Error::io(folder, source),
+        })
 }
 
 /// Makes a rename durable. Not every file system can sync a folder, and the data itself is safe

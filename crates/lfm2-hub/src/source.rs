@@ -141,8 +141,8 @@ impl From<&Path> for ModelSource {
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hub { id, revision } => write!(f, "{id}@{revision}"),
-            Self::HubGguf { id, revision, file } => write!(f, "{id}:{file}@{revision}"),
+            Self::Hub { id, revision } => write!(f, "{id}{}", revision.suffix()),
+            Self::HubGguf { id, revision, file } => write!(f, "{id}:{file}{}", revision.suffix()),
             Self::Dir(path) | Self::Gguf(path) => path.display().fmt(f),
         }
     }
@@ -250,6 +250,15 @@ impl Revision {
     /// The text of the revision.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What stands behind the name of a repository: `@` and the revision, or nothing for `main`.
+    pub(crate) fn suffix(&self) -> String {
+        if *self == Self::default() {
+            String::new()
+        } else {
+            format!("@{self}")
+        }
     }
 
     /// Whether this is a full commit hash, which never changes its meaning.

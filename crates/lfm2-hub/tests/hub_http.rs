@@ -504,10 +504,11 @@ fn fs_05_offline_uses_the_cache_and_opens_no_connection() {
     );
     let missing = open("org/other", &offline).unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
-    assert!(
-        missing.to_string().contains("lfm2 download org/other@main"),
-        "{missing}"
-    );
+    let missing = missing.to_string();
+    let folder = cache.path().display().to_string();
+    for part in ["org/other not found", &folder, "--offline"] {
+        assert!(missing.contains(part), "{missing}");
+    }
     assert_eq!(server.log().len(), before);
 }
 
@@ -522,6 +523,19 @@ fn fs_05_a_server_that_is_gone_leaves_the_cache() {
     };
     // The server has stopped; a known branch still opens.
     assert!(open("org/name", &options).is_ok());
+    // Of another one it is said why it cannot be fetched, and what to look at.
+    let error = open("org/other", &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let message = error.to_string();
+    for part in [
+        "org/other/resolve/main/config.json: ",
+        "connect",
+        "no connection to 127.0.0.1?",
+        "HF_ENDPOINT",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!message.contains("hf_test"), "{message}");
 }
 
 #[test]

@@ -98,7 +98,13 @@ fn fs_02_a_failed_write_leaves_the_old_file_and_nothing_else() {
         Overwrite::Refuse,
         |_| Ok(()),
     );
-    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    let missing = missing.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let message = missing.to_string();
+    assert!(
+        message.contains("no/such not found") && !message.contains("at path"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -164,11 +170,11 @@ fn fs_06_repository_ids_that_are_no_ids() {
         "a/b@0123abc",
     ] {
         let source: ModelSource = text.parse().unwrap();
-        let ModelSource::Hub { id, revision } = &source else {
+        let ModelSource::Hub { id, .. } = &source else {
             panic!("{text} is no hub source")
         };
         assert!(text.starts_with(&id.to_string()), "{id}");
-        assert!(source.to_string().ends_with(revision.as_str()));
+        assert_eq!(source.to_string(), text);
     }
 }
 
@@ -264,7 +270,7 @@ fn fs_05_missing_files_are_all_listed() {
     assert!(
         error
             .to_string()
-            .contains("config.json, model.safetensors of org/name@main"),
+            .contains("config.json, model.safetensors of org/name not found"),
         "{error}"
     );
     write_checkpoint(folder.path());
@@ -301,12 +307,13 @@ fn a_checkpoint_can_be_in_memory() {
 #[test]
 fn a_gguf_file_of_a_repository_is_named_or_described() {
     for (text, expected) in [
-        ("org/Model-GGUF:Q4_0", "org/Model-GGUF:Model-Q4_0.gguf@main"),
+        ("org/Model-GGUF:Q4_0", "org/Model-GGUF:Model-Q4_0.gguf"),
         ("org/Model:x.gguf@v1", "org/Model:x.gguf@v1"),
     ] {
         let source: ModelSource = text.parse().unwrap();
         assert!(matches!(source, ModelSource::HubGguf { .. }), "{text}");
         assert_eq!(source.to_string(), expected);
+        assert_eq!(expected.parse::<ModelSource>().unwrap(), source);
     }
     for text in [
         "org/name:",
@@ -322,6 +329,16 @@ fn a_gguf_file_of_a_repository_is_named_or_described() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn weights_alone_are_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, valid(&["a"])).unwrap();
+    let error = open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("give its folder"), "{error}");
 }
 
 #[test]

@@ -84,11 +84,13 @@ fn gg_01_magic_and_version() {
 fn gg_01_short_files() {
     let whole = Gguf::tiny().build();
     for length in 0..24 {
-        assert_eq!(
-            rejected_bytes(whole[..length].to_vec()).kind(),
-            ErrorKind::InvalidModel
-        );
+        let error = rejected_bytes(whole[..length].to_vec());
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        let is_foreign = error.to_string().contains("not a GGUF file");
+        assert_eq!(is_foreign, length < 4, "{error}");
     }
+    let text = rejected_bytes(b"hello\n".to_vec());
+    assert!(text.to_string().contains("not a GGUF file"), "{text}");
 }
 
 #[test]

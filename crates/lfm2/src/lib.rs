@@ -1,9 +1,13 @@
 //! The LFM2 family of models on Candle: one door.
 //!
 //! ```no_run
-//! # fn main() -> lfm2::Result<()> {
+//! # use std::io::Write;
+//! # fn main() -> anyhow::Result<()> {
 //! let model = lfm2::TextModel::open("LiquidAI/LFM2-350M")?;
-//! for piece in model.chat("Name three uses of short convolutions.")? { print!("{}", piece?); }
+//! for piece in model.chat("Name three uses of short convolutions.")? {
+//!     print!("{}", piece?);
+//!     std::io::stdout().flush()?;
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -51,3 +55,8 @@ pub use text_model::TextModel;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
+
+/// The examples of the quickstart, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/quickstart.md")]
+pub struct Quickstart;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArgs, SamplingArgs};
+use super::{ModelArgs, SamplingArgs, number};
 
 const EXAMPLES: &str = "\
 Every line of FILE is a JSON object with `prompt`, a text to continue, or `messages`, a conversation
@@ -24,10 +24,22 @@ pub(crate) struct BatchArgs {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Texts written together; each takes memory for its part of the cache
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "8",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) rows: NonZeroUsize,
     /// Prompt tokens read between two tokens of the texts that are being written
-    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "256",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) prefill_chunk: NonZeroUsize,
     /// Ask prompts as questions, through the model's chat template
     #[arg(long)]

@@ -4,7 +4,7 @@ use clap::Args;
 use lfm2::ModelSource;
 use lfm2::hub::gguf::Quantization;
 
-use super::{Activations, DeviceArgs};
+use super::{Activations, DeviceArgs, number};
 
 const EXAMPLES: &str = "\
 Random tokens are fed, whatever the model answers, so figures depend on shapes and storage alone:
@@ -50,7 +50,13 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) tests: TestArgs,
     /// Repetitions
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "3",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) repeat: NonZeroUsize,
     /// Start of the random numbers
     #[arg(long, value_name = "N", default_value = "0")]
@@ -97,12 +103,25 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "N,...", default_value = "0", value_delimiter = ',')]
     pub(crate) depth: Vec<usize>,
     /// Sequences decoded together; several with commas
-    #[arg(long, value_name = "N,...", default_value = "1", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N,...",
+        default_value = "1",
+        value_delimiter = ',',
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) batch: Vec<NonZeroUsize>,
     /// Tokens of a pass that checks a draft; several with commas
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) verify: Vec<NonZeroUsize>,
-    /// Number type of keys and values [default: that of activations]
+    /// Number type of keys and values [default: as activations; f16 on a CPU, unless weights are f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<Activations>,
 }

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use lfm2::ModelSource;
@@ -20,7 +21,7 @@ Examples:
 pub(crate) struct DownloadArgs {
     /// organisation/name, or organisation/name:file.gguf
     #[arg(value_name = "ID")]
-    pub(crate) source: ModelSource,
+    pub(crate) source: Wanted,
     /// A branch, tag or commit [default: main]
     #[arg(long)]
     pub(crate) revision: Option<Revision>,
@@ -30,4 +31,23 @@ pub(crate) struct DownloadArgs {
     /// Fetch files again that are in the cache
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// What to fetch.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) source: ModelSource,
+    /// Whether it was written with a revision, which looks like the default one otherwise.
+    pub(crate) has_revision: bool,
+}
+
+impl FromStr for Wanted {
+    type Err = lfm2::hub::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self {
+            source: text.parse()?,
+            has_revision: text.contains('@'),
+        })
+    }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::ModelArgs;
+use super::{ModelArgs, number};
 
 const RECALL: &str = "\
 Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
@@ -35,13 +35,31 @@ pub(crate) struct RecallArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
     /// Use only this many rows, from the start
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) limit: Option<NonZeroUsize>,
     /// Tokens an answer may have
-    #[arg(short = 'n', long, value_name = "N", default_value = "32")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value = "32",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) max_new_tokens: NonZeroUsize,
     /// Rows answered together
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "16",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
     pub(crate) batch: NonZeroUsize,
     /// Write JSON: one line for the result
     #[arg(long)]

@@ -19,6 +19,9 @@ Examples:
 pub(crate) struct GenerateArgs {
     /// The text to continue, or - to read it from stdin
     pub(crate) prompt: String,
+    /// Words of a prompt that was not put in quotes, only to say so.
+    #[arg(hide = true)]
+    pub(crate) rest: Vec<String>,
     /// Ask the prompt as a question, through the model's chat template
     #[arg(long)]
     pub(crate) chat: bool,

@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod model;
+mod number;
 mod quantize;
 mod sampling;
 mod speculation;
@@ -24,7 +25,7 @@ pub(crate) use download::DownloadArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, RecallArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
-pub(crate) use model::{Activations, DeviceArgs, DeviceKind, ModelArgs};
+pub(crate) use model::{Activations, DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs};
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use speculation::SpeculationArgs;
@@ -57,7 +58,7 @@ Exit codes:
 
 /// LFM2 language models on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "lfm2", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "lfm2", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -70,7 +71,13 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Threads to compute with [default: one per core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        value_parser = number::threads,
+        allow_negative_numbers = true
+    )]
     pub(crate) threads: Option<NonZeroUsize>,
     /// What to tell about the work on stderr
     #[arg(

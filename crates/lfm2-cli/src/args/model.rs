@@ -3,18 +3,15 @@
 use clap::{Args, ValueEnum};
 use lfm2::{DType, ModelSource};
 
+/// The variable with the model where `--model` is not given.
+pub(crate) const MODEL_VARIABLE: &str = "LFM2_MODEL";
+
 /// Which model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// A folder, a GGUF file or organisation/name[@revision] [default: the built-in model]
-    #[arg(
-        short,
-        long,
-        value_name = "SOURCE",
-        env = "LFM2_MODEL",
-        hide_env = true
-    )]
+    #[arg(short, long, value_name = "SOURCE")]
     pub(crate) model: Option<ModelSource>,
     /// Open no connection; use what is in the local cache
     #[arg(long)]

@@ -7,7 +7,7 @@ use lfm2::hub::gguf::Quantization;
 const EXAMPLES: &str = "\
 Types: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k. Norms, convolution kernels
 and routers stay f32. A tensor whose rows do not divide into blocks of the type gets a larger one;
-such tensors are listed.
+such tensors are counted.
 
 Examples:
   lfm2 quantize LiquidAI/LFM2-350M LFM2-350M-Q4_0.gguf --type q4_0

@@ -4,27 +4,35 @@ use clap::Args;
 use lfm2::GenerationOptions;
 use lfm2::generate::EndTokens;
 
+use super::number;
+
 /// How tokens are drawn. What is not given is as recommended for the model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling (default: as recommended for the model)")]
 pub(crate) struct SamplingArgs {
     /// Tokens to write at most
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        value_parser = number::whole,
+        allow_negative_numbers = true
+    )]
     pub(crate) max_new_tokens: Option<usize>,
     /// Randomness; 0 always takes the most likely token
-    #[arg(short, long, value_name = "T")]
+    #[arg(short, long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// Draw from the K most likely tokens; 0 is off
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = number::whole, allow_negative_numbers = true)]
     pub(crate) top_k: Option<usize>,
     /// Draw from the most likely tokens that together have probability P; 1 is off
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
     /// Draw from tokens at least P times as likely as the most likely one; 0 is off
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
     /// Make what was said less likely; 1 is off
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
     /// Taken from the logit of every token written before; 0 is off
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -33,7 +41,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) frequency_penalty: Option<f32>,
     /// Start of the random numbers: the same seed gives the same text
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// End before this text; can be given several times
     #[arg(long, value_name = "TEXT")]

@@ -4,6 +4,8 @@ use clap::{Args, ValueEnum};
 use lfm2::generate::Speculation;
 use lfm2::{GenerationOptions, ModelSource};
 
+use super::number;
+
 /// How tokens are guessed ahead, which changes the speed and not the text.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Speed")]
@@ -15,7 +17,7 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "SOURCE")]
     pub(crate) draft_model: Option<ModelSource>,
     /// Tokens to guess at most [default: 8]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::whole, allow_negative_numbers = true)]
     pub(crate) draft_tokens: Option<usize>,
 }
 

@@ -14,6 +14,11 @@ const LICENCE: &str = "LFM2 weights and tokenizers are under the LFM Open Licens
 and commercially below 10 million US dollars of yearly revenue. See LICENSE in the repository.";
 
 pub(crate) fn run(args: DownloadArgs) -> Result<()> {
+    if let (true, Some(revision)) = (args.source.has_revision, &args.revision) {
+        return Err(invalid(format!(
+            "expected one revision, found one behind the @ and --revision {revision}"
+        )));
+    }
     let mut options = open::files(false);
     if args.force {
         options = options.refresh(Refresh::All);
@@ -21,7 +26,7 @@ pub(crate) fn run(args: DownloadArgs) -> Result<()> {
     if let Some(folder) = args.cache_dir {
         options = options.cache_dir(folder);
     }
-    let (id, path) = match args.source {
+    let (id, path) = match args.source.source {
         ModelSource::Hub { id, revision } => {
             let revision = args.revision.unwrap_or(revision);
             let folder = fetch_checkpoint(&id, &revision, Parts::All, &options)?.folder;

@@ -4,17 +4,22 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
-use lfm2::generate::{Finish, FinishReason, RenderOptions, ToolCall, UserText};
+use lfm2::generate::{Finish, FinishReason, RenderOptions, StopCause, ToolCall, UserText};
 use lfm2::{Cancel, ChatEvent, GenerationOptions, Message, TextModel};
 use serde::Serialize;
 
 use super::report::{Usage, summary};
 use crate::args::GenerateArgs;
-use crate::exit::Stopped;
+use crate::exit::{Stopped, invalid};
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{input, json_line, open, screen};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    if !args.rest.is_empty() {
+        return Err(invalid(
+            "expected one prompt, found several words; put the prompt in quotes",
+        ));
+    }
     let prompt = match args.prompt.as_str() {
         "-" => input::read_text(io::stdin().lock(), "stdin")?,
         text => text.to_owned(),
@@ -50,6 +55,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         })?;
     } else {
         screen::print("\n")?;
+        hint_at_silence(&said, finish, args);
     }
     if args.verbose {
         let seed = options
@@ -75,6 +81,19 @@ struct Report<'a> {
     seed: Option<u64>,
     #[serde(flatten)]
     usage: Usage,
+}
+
+/// Says why there is nothing to read where the model had nothing to say.
+fn hint_at_silence(said: &Said, finish: &Finish, args: &GenerateArgs) {
+    let is_end = matches!(finish.reason, FinishReason::Stop(StopCause::Id(_)));
+    let is_silent = finish.generated_tokens <= 1 && said.tool_calls.is_empty();
+    if is_end && is_silent {
+        let options = match args.chat {
+            true => "--ignore-end",
+            false => "--chat or --ignore-end",
+        };
+        eprintln!("the model ended at once; try {options}");
+    }
 }
 
 /// What a model said besides the text.

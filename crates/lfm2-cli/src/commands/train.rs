@@ -4,11 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::ProgressBar;
 use lfm2_train::{Resume, StepReport, TrainEvent, TrainOptions, TrainProgress, Trainer};
 
 use crate::args::{ResumeMode, TrainArgs};
+use crate::exit::Doing;
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{format, progress};
 
@@ -25,8 +26,9 @@ pub(crate) fn run(args: &TrainArgs, threads: Option<NonZeroUsize>) -> Result<()>
     };
     let interrupt = Interrupt::install()?;
     let threads = threads.map_or(0, usize::from);
+    eprintln!("preparing data");
     let mut trainer = Trainer::open(options, base, &args.out, resume, threads)
-        .with_context(|| format!("opening the run in {}", args.out.display()))?;
+        .doing("opening the run in", args.out.display())?;
     let display = Display {
         bar: progress::bar(0, "steps"),
         is_terminal: io::stderr().is_terminal(),

@@ -1,18 +1,20 @@
 //! From the flags to an opened model.
 
+use std::env::{self, VarError};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use lfm2::hub::{self, Network};
 use lfm2::text::LoadOptions;
-use lfm2::{Device, OpenOptions, TextModel};
+use lfm2::{Device, ModelSource, OpenOptions, TextModel};
 
 use super::progress::Downloads;
-use crate::args::{DeviceArgs, DeviceKind, ModelArgs, SpeculationArgs};
+use crate::args::{DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, SpeculationArgs};
+use crate::exit::{Doing, invalid};
 
 /// Opens the chosen model, or the built-in one.
 pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
-    let Some(source) = &args.model else {
+    let Some(source) = source(args)? else {
         let checkpoint = lfm2::embedded_checkpoint()?;
         return Ok(TextModel::from_checkpoint(
             &checkpoint,
@@ -21,7 +23,20 @@ pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
     };
     let mut options = OpenOptions::default().with_files(files(args.offline));
     options.load = load(args.device)?;
-    TextModel::open_with(source.clone(), &options).with_context(|| format!("opening {source}"))
+    TextModel::open_with(source.clone(), &options).doing("opening", source)
+}
+
+/// The model that was asked for: by the option, else by the variable.
+fn source(args: &ModelArgs) -> Result<Option<ModelSource>> {
+    if args.model.is_some() {
+        return Ok(args.model.clone());
+    }
+    match env::var(MODEL_VARIABLE) {
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => text.parse().map(Some).context(MODEL_VARIABLE),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(invalid(format!("{MODEL_VARIABLE} is not utf-8"))),
+    }
 }
 
 /// Opens the chosen model with the one that guesses for it, if any.

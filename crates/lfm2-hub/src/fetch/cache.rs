@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use super::{Fetch, Snapshot};
+use super::{Fetch, Offline, Snapshot};
 use crate::files::{is_plain_file_name, read_capped};
 use crate::source::is_commit;
 use crate::{Error, RepoId, Result, Revision};
@@ -18,13 +18,20 @@ use crate::{Error, RepoId, Result, Revision};
 #[derive(Debug, Clone)]
 pub struct HubCache {
     folder: PathBuf,
+    reason: Offline,
 }
 
 impl HubCache {
     /// The cache in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self::because(Offline::Option, folder)
+    }
+
+    /// The cache in `folder`, which for this reason is all there is.
+    pub(super) fn because(reason: Offline, folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            reason,
         }
     }
 
@@ -105,8 +112,12 @@ impl Fetch for HubCache {
         snapshot
             .filter(|snapshot| snapshot.folder.is_dir())
             .ok_or_else(|| Error::NotFound {
-                what: format!("{id}@{revision} in the cache {}", self.folder.display()),
-                hint: hint(id, revision.as_str()),
+                what: format!("{id}{}", revision.suffix()),
+                hint: format!(
+                    "it is not in the cache {}, and {}",
+                    self.folder.display(),
+                    self.reason
+                ),
             })
     }
 
@@ -119,15 +130,11 @@ impl Fetch for HubCache {
             return Err(Error::NotFound {
                 what: format!("the contents of {}", path.display()),
                 hint: format!(
-                    "the cache is damaged; {}",
-                    hint(&snapshot.id, &snapshot.commit)
+                    "the cache is damaged; run `lfm2 download {}@{}` where there is a network",
+                    snapshot.id, snapshot.commit
                 ),
             });
         }
         Ok(None)
     }
-}
-
-fn hint(id: &RepoId, revision: &str) -> String {
-    format!("run `lfm2 download {id}@{revision}` while online")
 }

@@ -9,6 +9,9 @@ use crate::files::read_capped;
 use crate::safetensors::{INDEX_FILE, SINGLE_FILE, ShardIndex};
 use crate::{Error, OpenOptions, RepoId, Result, Revision};
 
+/// Why a file may not have come from the Hub.
+const ABSENT: &str = "the repository has no such file, or HF_HUB_OFFLINE or --offline is set";
+
 /// How much of a checkpoint is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parts {
@@ -46,9 +49,9 @@ pub fn fetch_checkpoint(
         return Ok(snapshot);
     }
     Err(Error::NotFound {
-        what: format!("{} of {id}@{revision}", missing.join(", ")),
+        what: format!("{} of {id}{}", missing.join(", "), revision.suffix()),
         hint: format!(
-            "neither in {} nor to be had from the hub; `lfm2 download {id}@{revision}` fetches what the hub has",
+            "not in {}, and not fetched: {ABSENT}",
             snapshot.folder.display()
         ),
     })
@@ -67,9 +70,8 @@ pub fn fetch_gguf(
     let fetch = chosen_fetch(options)?;
     let snapshot = fetch.snapshot(id, revision, file)?;
     fetch.file(&snapshot, file)?.ok_or_else(|| Error::NotFound {
-        what: format!("{file} of {id}@{revision}"),
-        hint: "look at the files of the repository; `lfm2 download` fetches one while online"
-            .to_owned(),
+        what: format!("{file} of {id}{}", revision.suffix()),
+        hint: format!("not in the cache, and not fetched: {ABSENT}"),
     })
 }
 
@@ -104,18 +106,17 @@ fn fetch_weights(
 #[cfg(feature = "download")]
 fn standard_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
     let settings = HubSettings::resolve(options)?;
-    match settings.network {
-        crate::Network::Allowed => Ok(Arc::new(super::HubClient::with_settings(
+    match settings.offline {
+        None => Ok(Arc::new(super::HubClient::with_settings(
             settings,
             options.progress.clone(),
         )?)),
-        crate::Network::Offline => Ok(Arc::new(HubCache::new(settings.cache))),
+        Some(reason) => Ok(Arc::new(HubCache::because(reason, settings.cache))),
     }
 }
 
 #[cfg(not(feature = "download"))]
 fn standard_fetch(options: &OpenOptions) -> Result<Arc<dyn Fetch>> {
-    Ok(Arc::new(HubCache::new(
-        HubSettings::resolve(options)?.cache,
-    )))
+    let cache = HubSettings::resolve(options)?.cache;
+    Ok(Arc::new(HubCache::because(super::Offline::Build, cache)))
 }

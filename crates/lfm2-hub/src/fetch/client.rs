@@ -76,7 +76,7 @@ impl HubClient {
     fn resolve(&self, id: &RepoId, revision: &Revision, file: &str) -> Result<Snapshot> {
         let remote = self.wait(async || self.inquiry.ask(id, revision.as_str(), file).await)??;
         let remote = remote.ok_or_else(|| Error::NotFound {
-            what: format!("{file} of {id}@{revision}"),
+            what: format!("{file} of {id}{}", revision.suffix()),
             hint:
                 "look at the files of the repository; gguf files are opened as org/name:file.gguf"
                     .to_owned(),

@@ -24,7 +24,7 @@ pub use checkpoint::{Parts, fetch_checkpoint, fetch_gguf};
 #[cfg(feature = "download")]
 pub use client::HubClient;
 pub use progress::{Progress, ProgressEvent};
-pub(crate) use settings::HubSettings;
+pub(crate) use settings::{HubSettings, Offline};
 
 use crate::{RepoId, Result, Revision};
 

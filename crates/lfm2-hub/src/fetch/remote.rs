@@ -115,7 +115,7 @@ impl Inquiry {
             request = request.bearer_auth(token.secret());
         }
         request.send().await.map_err(|source| Failure::Transient {
-            error: network(url.as_str(), None, &source.without_url()),
+            error: unanswered(url.as_str(), source),
             wait: None,
         })
     }
@@ -213,6 +213,25 @@ pub(super) fn network(address: &str, status: Option<u16>, detail: &dyn std::fmt:
         status,
         detail: detail.to_string(),
     }
+}
+
+/// An [`Error::Network`] about a request that got no answer: with its causes, of which the last one
+/// says what happened, and what to do about it.
+pub(super) fn unanswered(address: &str, error: reqwest::Error) -> Error {
+    let is_apart = error.is_connect() || error.is_timeout();
+    // Addresses may be signed; the causes know none.
+    let error = error.without_url();
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    let mut detail = causes.join(": ");
+    if is_apart {
+        let host = Url::parse(address).ok();
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or("the hub");
+        detail.push_str(&format!(
+            "; no connection to {host}? check the network or HF_ENDPOINT, or open a local folder"
+        ));
+    }
+    network(address, None, &detail)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Where the Hub and its cache are: options first, environment second, defaults last.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::files::read_capped;
@@ -9,6 +10,29 @@ use crate::{Error, OpenOptions, Result};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const TOKEN_BYTES: u64 = 4096;
+
+/// Why a cache is all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offline {
+    /// The caller wants it so.
+    Option,
+    /// The environment wants it so.
+    Variable,
+    /// This build has no client.
+    #[cfg(not(feature = "download"))]
+    Build,
+}
+
+impl fmt::Display for Offline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Option => "nothing may be downloaded with --offline (`Network::Offline`)",
+            Self::Variable => "nothing may be downloaded while HF_HUB_OFFLINE is set",
+            #[cfg(not(feature = "download"))]
+            Self::Build => "this program was built without the feature `download`",
+        })
+    }
+}
 
 /// Everything that depends on the environment, resolved once.
 #[derive(Debug, Clone)]
@@ -20,7 +44,8 @@ pub(crate) struct HubSettings {
     pub(crate) cache: PathBuf,
     pub(crate) endpoint: String,
     pub(crate) token: Option<Token>,
-    pub(crate) network: Network,
+    /// Why nothing may be fetched; `None` when it may.
+    pub(crate) offline: Option<Offline>,
     pub(crate) refresh: Refresh,
 }
 
@@ -65,17 +90,16 @@ impl HubSettings {
                 home().map(|home| home.join("token")),
             )?,
         };
-        let offline = set("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
-        let network = if offline {
-            Network::Offline
-        } else {
-            options.network
+        let variable = set("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
+        let offline = match options.network {
+            Network::Offline => Some(Offline::Option),
+            Network::Allowed => variable.then_some(Offline::Variable),
         };
         Ok(Self {
             cache,
             endpoint: checked_endpoint(&endpoint)?,
             token,
-            network,
+            offline,
             refresh: options.refresh,
         })
     }
@@ -162,14 +186,19 @@ mod tests {
     #[test]
     fn fs_05_offline_variable_wins_over_the_option() {
         let options = OpenOptions::default().network(Network::Allowed);
+        let offline = |options: &OpenOptions, value| {
+            let settings = resolve(options, &[("HOME", "/h"), ("HF_HUB_OFFLINE", value)]);
+            settings.unwrap().offline
+        };
         for (value, expected) in [
-            ("1", Network::Offline),
-            ("true", Network::Offline),
-            ("0", Network::Allowed),
+            ("1", Some(Offline::Variable)),
+            ("true", Some(Offline::Variable)),
+            ("0", None),
         ] {
-            let settings = resolve(&options, &[("HOME", "/h"), ("HF_HUB_OFFLINE", value)]).unwrap();
-            assert_eq!(settings.network, expected, "{value}");
+            assert_eq!(offline(&options, value), expected, "{value}");
         }
+        let options = options.network(Network::Offline);
+        assert_eq!(offline(&options, "0"), Some(Offline::Option));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hf_hub::{HFClient, HFError};
 use sha2::{Digest, Sha256};
 
 use super::progress::{Progress, ProgressEvent};
-use super::remote::{Remote, network};
+use super::remote::{Remote, network, unanswered};
 use crate::{Error, RepoId, Result};
 
 const ATTEMPTS: u32 = 5;
@@ -281,9 +281,7 @@ impl Transfer<'_> {
                     None,
                 )
             }
-            HFError::Request { source, .. } => {
-                Failure::transient(network(&address, None, &source.without_url()))
-            }
+            HFError::Request { source, .. } => Failure::transient(unanswered(&address, source)),
             // Texts of other errors may quote addresses with signatures.
             HFError::Xet { operation, .. } => {
                 Failure::transient(network(&address, None, &format!("xet {operation} failed")))

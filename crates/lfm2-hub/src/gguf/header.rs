@@ -97,21 +97,28 @@ impl Header {
 }
 
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {
+    let big_endian = || Error::Unsupported {
+        what: "a big-endian GGUF file".to_owned(),
+        hint: "convert the file to little-endian".to_owned(),
+    };
+    if cursor.remaining() < MAGIC.len() as u64 {
+        let length = cursor.remaining();
+        return Err(cursor.invalid(format!("not a GGUF file: it has only {length} bytes")));
+    }
     let magic = cursor.u32("the magic number")?.to_le_bytes();
-    let version = cursor.u32("the version")?;
     let mut reversed = MAGIC;
     reversed.reverse();
-    if magic == reversed || (magic == MAGIC && version & 0xFFFF == 0 && version != 0) {
-        let hint = "convert the file to little-endian".to_owned();
-        return Err(Error::Unsupported {
-            what: "a big-endian GGUF file".to_owned(),
-            hint,
-        });
+    if magic == reversed {
+        return Err(big_endian());
     }
     if magic != MAGIC {
         return Err(cursor.invalid(format!(
             "not a GGUF file: starts with {magic:02x?}, expected \"GGUF\""
         )));
+    }
+    let version = cursor.u32("the version")?;
+    if version & 0xFFFF == 0 && version != 0 {
+        return Err(big_endian());
     }
     if !matches!(version, 2 | 3) {
         let hint = "versions 2 and 3 are supported".to_owned();

@@ -205,8 +205,14 @@ impl FromStr for Quantization {
             .find(|f| plain(f.name) == plain(text))
             .map(|f| f.kind)
             .ok_or_else(|| {
+                let hint = TABLE
+                    .iter()
+                    .find(|f| plain(text).starts_with(&plain(f.name)))
+                    .map_or(String::new(), |f| {
+                        format!(" (did you mean {}?)", f.name.to_ascii_lowercase())
+                    });
                 Error::InvalidInput(format!(
-                    "unknown quantisation \"{text}\", one of {}",
+                    "unknown quantisation \"{text}\"{hint}, expected one of {}",
                     Self::list()
                 ))
             })
@@ -241,6 +247,8 @@ mod tests {
             );
         }
         assert_eq!("q4k".parse::<Quantization>().unwrap(), Quantization::Q4K);
+        let mixed = "Q4_K_M".parse::<Quantization>().unwrap_err();
+        assert!(mixed.to_string().contains("did you mean q4_k?"), "{mixed}");
         assert!(
             "q3_k"
                 .parse::<Quantization>()

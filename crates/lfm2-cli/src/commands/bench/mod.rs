@@ -11,14 +11,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lfm2::hub::{Checkpoint, TensorSource};
 use lfm2::nn::{Cache, Decoder, Isa, profile, threads};
 use lfm2::text::{TextModel, shapes};
 use serde::Serialize;
 
 use crate::args::BenchArgs;
-use crate::exit::invalid;
+use crate::exit::{Doing, invalid};
 use crate::ui::{json_line, open, progress};
 use limits::{Machine, Reading};
 use measure::{Figures, Random, Subject, Test};
@@ -220,8 +220,7 @@ fn load(args: &BenchArgs) -> Result<(TextModel, Arc<dyn TensorSource>, String)> 
     }
     let checkpoint = match &args.model {
         None => lfm2::embedded_checkpoint()?,
-        Some(source) => Checkpoint::open(source, &open::files(false))
-            .with_context(|| format!("opening {source}"))?,
+        Some(source) => Checkpoint::open(source, &open::files(false)).doing("opening", source)?,
     };
     // Part of getting ready, though ids are all that is fed here.
     if let Err(error) = checkpoint.tokenizer() {

@@ -4,19 +4,19 @@ mod facts;
 mod show;
 mod values;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lfm2::hub::{Checkpoint, CheckpointInfo, Error, Limits};
 use lfm2::{ErrorKind, ModelSource};
 use serde_json::Value;
 
 use crate::args::InspectArgs;
-use crate::exit::invalid;
+use crate::exit::{Doing, invalid};
 use crate::ui::{json_pretty, open, screen};
 use facts::Facts;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let parts = Parts::open(args)?;
-    let mut facts = Facts::gather(&parts).with_context(|| format!("opening {}", parts.name))?;
+    let mut facts = Facts::gather(&parts).doing("opening", &parts.name)?;
     if args.check_values {
         let checkpoint = parts
             .weights
@@ -54,8 +54,7 @@ impl Parts {
         };
         let name = source.to_string();
         let options = open::files(args.offline);
-        let info =
-            CheckpointInfo::open(source, &options).with_context(|| format!("opening {name}"))?;
+        let info = CheckpointInfo::open(source, &options).doing("opening", &name)?;
         let is_config_alone = matches!(source, ModelSource::Dir(path) if path.is_file());
         // Weights of a Hub model are looked at when they are there, and not fetched for this.
         match Checkpoint::open(source, &open::files(true)) {
@@ -69,7 +68,7 @@ impl Parts {
                     weights: None,
                 })
             }
-            Err(error) => Err(error).with_context(|| format!("opening {name}")),
+            Err(error) => Err(error).doing("opening", &name),
         }
     }
 
