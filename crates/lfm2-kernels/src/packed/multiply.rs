@@ -29,6 +29,9 @@ const MIN_TASKS: usize = 8;
 /// cache.
 const BLOCK_BYTES: usize = 1 << 19;
 
+/// With up to this many panels, weights are asked for ahead of their use.
+const FEW_PANELS: usize = 2;
+
 /// How far ahead of their use weights are asked for.
 const PREFETCH: usize = 3 << 10;
 
@@ -288,6 +291,7 @@ fn walk(
         units: x.cols() / UNIT,
         records,
         height,
+        stream: x.panels() <= FEW_PANELS,
         results,
     };
     // What `check` let through: fewer bits of activations only for weights of four bits.
@@ -314,6 +318,7 @@ struct Panel<'a> {
     units: usize,
     records: &'a [f32],
     height: usize,
+    stream: bool,
     results: &'a mut Results,
 }
 
@@ -375,6 +380,7 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             units,
             records,
             height,
+            stream,
             results,
         } = self.0;
         let tile_bytes = F::TYPE.tile_bytes(units * UNIT);
@@ -397,6 +403,7 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
                             units,
                             record: records.as_ptr().wrapping_add(row),
                             height,
+                            stream: stream && row == 0,
                         };
                         // SAFETY: the tiles and records have all the units by the checks above, rows
                         // `row..row + rows` are among the panel's and as many tiles follow.
@@ -433,6 +440,8 @@ struct Walk {
     units: usize,
     record: *const f32,
     height: usize,
+    /// Whether the tiles come from memory and are not used again soon.
+    stream: bool,
 }
 
 impl Walk {
@@ -467,7 +476,7 @@ impl Walk {
                     };
                     for t in 0..T {
                         let unit = unit.add(t * self.tile_bytes);
-                        if M <= 2 {
+                        if self.stream {
                             for line in (0..F::TYPE.unit_bytes()).step_by(LINE) {
                                 s.prefetch(unit.wrapping_add(PREFETCH + line));
                             }
