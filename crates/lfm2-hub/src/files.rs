@@ -1,7 +1,7 @@
 //! Reading and writing files without surprises: size caps, checked names, no half-written results.
 
 use std::fs::File;
-use std::io::{BufWriter, Read};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
@@ -38,6 +38,30 @@ pub fn write_atomic(
     overwrite: Overwrite,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
 ) -> Result<()> {
+    let folder = write_renamed(path, overwrite, |writer| {
+        write(writer)?;
+        let flushed = writer.flush().and_then(|()| writer.get_ref().sync_all());
+        flushed.map_err(|source| Error::io(path, source))
+    })?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// [`write_atomic`] without waiting for the disk. The file is complete or absent for every program, but
+/// after a power failure it can have holes, so its format has to notice.
+pub(crate) fn write_unsynced(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> Result<()> {
+    write_renamed(path, Overwrite::Replace, write).map(|_| ())
+}
+
+/// Writes a temporary file and gives it its name; says in which folder.
+fn write_renamed(
+    path: &Path,
+    overwrite: Overwrite,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> Result<&Path> {
     let refused = || {
         Error::InvalidInput(format!(
             "{}: file exists, not overwriting it",
@@ -58,7 +82,6 @@ pub fn write_atomic(
     let file = writer
         .into_inner()
         .map_err(|error| Error::io(path, error.into_error()))?;
-    file.sync_all().map_err(|source| Error::io(path, source))?;
     drop(file);
     match overwrite {
         Overwrite::Replace => temporary_path.persist(path),
@@ -68,8 +91,7 @@ pub fn write_atomic(
         std::io::ErrorKind::AlreadyExists => refused(),
         _ => Error::io(path, error.error),
     })?;
-    sync_folder(folder);
-    Ok(())
+    Ok(folder)
 }
 
 /// A temporary file with the permissions of an ordinary one; tempfile's own are for secrets.

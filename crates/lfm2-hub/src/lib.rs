@@ -11,6 +11,7 @@
 //! | to turn text into ids and back | [`Tokenizer`] |
 //! | to write weights | [`write_safetensors`] |
 //! | files from the Hub, with progress | [`fetch_checkpoint`], [`Progress`], feature `download` |
+//! | packed weights to be found at the next start | [`PackedCache`] |
 //! | weights of any shape without a file | [`SyntheticSource`] |
 
 mod checkpoint;
@@ -22,6 +23,7 @@ mod json;
 mod limits;
 mod mapped;
 mod options;
+mod packed;
 mod safetensors;
 mod source;
 mod synthetic;
@@ -39,6 +41,7 @@ pub use files::{Links, Overwrite, write_atomic};
 pub use limits::Limits;
 pub use mapped::Mapping;
 pub use options::{Network, OpenOptions, Refresh, Token};
+pub use packed::{Fingerprint, PackedCache, PackedEntry, PackedFile, PackedTensor, Stored};
 pub use safetensors::{SafetensorsSource, write_safetensors};
 pub use source::{ModelSource, RepoId, Revision};
 pub use synthetic::SyntheticSource;

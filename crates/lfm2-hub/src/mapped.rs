@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files::open_file;
+use crate::packed::FileStamp;
 use crate::{Error, Result};
 
 /// How the bytes of a weight file get into memory.
@@ -26,6 +27,8 @@ pub enum Mapping {
 pub(crate) struct FileBytes {
     path: PathBuf,
     length: u64,
+    /// `None` for what is not a file.
+    stamp: Option<FileStamp>,
     store: Store,
 }
 
@@ -40,10 +43,8 @@ impl FileBytes {
     /// Opens the file at `path`. Nothing of it is read yet.
     pub(crate) fn open(path: &Path, mapping: Mapping) -> Result<Self> {
         let file = open_file(path)?;
-        let length = file
-            .metadata()
-            .map_err(|source| Error::io(path, source))?
-            .len();
+        let metadata = file.metadata().map_err(|source| Error::io(path, source))?;
+        let length = metadata.len();
         let store = match mapping {
             Mapping::Map if length > 0 => Store::Map(Arc::new(map(path, &file)?)),
             // An empty file cannot be mapped on every system.
@@ -52,6 +53,7 @@ impl FileBytes {
         Ok(Self {
             path: path.to_path_buf(),
             length,
+            stamp: FileStamp::of(&metadata),
             store,
         })
     }
@@ -62,6 +64,7 @@ impl FileBytes {
         Self {
             path: PathBuf::from(name),
             length,
+            stamp: None,
             store: Store::Memory(bytes),
         }
     }
@@ -72,6 +75,11 @@ impl FileBytes {
 
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// The file system's record of the file when it was opened.
+    pub(crate) fn stamp(&self) -> Option<FileStamp> {
+        self.stamp
     }
 
     /// The `length` bytes from `offset` on, borrowed where that is possible.
@@ -114,9 +122,13 @@ impl FileBytes {
     /// Lets the pages of a mapped file that lie wholly within `length` bytes from `offset` leave
     /// memory. They come back when they are read again.
     pub(crate) fn release(&self, offset: u64, length: u64) {
-        let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
+        let range = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(length).ok());
         if let (Store::Map(map), Some((offset, length))) = (&self.store, range)
-            && offset.checked_add(length).is_some_and(|end| end <= map.len())
+            && offset
+                .checked_add(length)
+                .is_some_and(|end| end <= map.len())
         {
             let first = offset.next_multiple_of(PAGE);
             let end = (offset + length) / PAGE * PAGE;
@@ -156,13 +168,19 @@ fn map(path: &Path, file: &File) -> Result<memmap2::Mmap> {
     unsafe { memmap2::Mmap::map(file) }.map_err(|source| Error::io(path, source))
 }
 
+/// Fills `buffer` with what stands in the file from byte `offset` on.
 #[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
+/// Fills `buffer` with what stands in the file from byte `offset` on.
 #[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_exact_at(
+    file: &File,
+    mut buffer: &mut [u8],
+    mut offset: u64,
+) -> std::io::Result<()> {
     while !buffer.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 
-use crate::Result;
+use crate::{Fingerprint, Result};
 
 /// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,19 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// The storage type.
     pub stored: StoredType,
+}
+
+impl TensorInfo {
+    /// How many bytes the elements take as they are stored.
+    pub fn bytes(&self) -> u64 {
+        let elements: u64 = self.shape.iter().map(|&n| n as u64).product();
+        match self.stored {
+            StoredType::Dense(dtype) => elements * dtype.size_in_bytes() as u64,
+            StoredType::Quantized(kind) => {
+                elements / kind.block_size() as u64 * kind.type_size() as u64
+            }
+        }
+    }
 }
 
 /// A set of named tensors: safetensors shards, a GGUF file, random numbers or trainable variables.
@@ -63,4 +76,13 @@ pub trait TensorSource: Send + Sync {
     /// Says that the bytes of a tensor were read and will not be again, so that those of a mapped
     /// file may leave memory.
     fn release(&self, _name: &str) {}
+
+    /// What stands for the contents of all tensors, so that what was made of them can be found again;
+    /// `None` where nothing does.
+    ///
+    /// # Errors
+    /// A read failure.
+    fn fingerprint(&self) -> Result<Option<Fingerprint>> {
+        Ok(None)
+    }
 }

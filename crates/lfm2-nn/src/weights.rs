@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use lfm2_hub::{Error, Result, StoredType, TensorInfo, TensorSource};
+use lfm2_hub::{Error, PackedCache, Result, StoredType, TensorInfo, TensorSource};
 use lfm2_kernels::packed::{BlockType, PackedMatrix};
 
-use crate::{Embedding, Linear};
+use crate::loading::{Loading, PackedName};
+use crate::{Embedding, Linear, LoadProgress};
 
 /// Whether a linear layer has a bias vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub struct Weights {
     device: Device,
     accuracy: Accuracy,
     used: Arc<Mutex<BTreeSet<String>>>,
+    loading: Arc<Loading>,
 }
 
 impl std::fmt::Debug for Weights {
@@ -73,7 +75,32 @@ impl Weights {
             device: device.clone(),
             accuracy: Accuracy::default(),
             used: Arc::default(),
+            loading: Arc::default(),
         }
+    }
+
+    /// Tells `progress` how far loading is, and takes packed weights from `cache` where it has them.
+    /// What it lacks is stored there by [`finish`](Self::finish).
+    pub fn with_loading(
+        mut self,
+        cache: Option<&PackedCache>,
+        progress: Option<LoadProgress>,
+    ) -> Self {
+        let mut loading = Loading::default();
+        if let Some(cache) = cache.filter(|_| self.packs()) {
+            loading.set_cache(cache, self.source.as_ref());
+        }
+        if let Some(progress) = progress {
+            loading.set_progress(progress, self.source.as_ref());
+        }
+        self.loading = Arc::new(loading);
+        self
+    }
+
+    /// Says that everything is loaded: packed weights are stored for the next start, if a cache was
+    /// given and has not got them. Failing to is no error.
+    pub fn finish(&self) {
+        self.loading.finish();
     }
 
     /// Sets how finely activations are kept where they meet weights.
@@ -157,8 +184,10 @@ impl Weights {
     /// # Errors
     /// As [`tensor`](Self::tensor).
     pub fn tensor_as(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        let name = self.claim(name, &[shape])?.0;
-        self.source.dense(&name, dtype, &self.device)
+        let (name, info) = self.claim(name, &[shape])?;
+        let tensor = self.source.dense(&name, dtype, &self.device)?;
+        self.loading.loaded(&info);
+        Ok(tensor)
     }
 
     /// The kernel of a depthwise convolution as `(channels, width)`, stored as `[channels, 1, width]`
@@ -172,8 +201,9 @@ impl Weights {
             &[channels, width, 1],
             &[channels, width],
         ];
-        let name = self.claim("weight", &shapes)?.0;
+        let (name, info) = self.claim("weight", &shapes)?;
         let kernel = self.source.dense(&name, self.dtype, &self.device)?;
+        self.loading.loaded(&info);
         Ok(kernel.reshape((channels, width))?)
     }
 
@@ -210,25 +240,35 @@ impl Weights {
     /// As [`tensor`](Self::tensor).
     pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix> {
         let (name, info) = self.claim(name, &[shape])?;
-        if let Some(packed) = self.packed(&name, &info)? {
-            return Ok(packed);
-        }
-        if let Some(blocks) = self.source.quantized(&name, &self.device)? {
+        let matrix = match self.packed(&name, &info)? {
+            Some(packed) => packed,
+            None => {
+                let matrix = self.unpacked(&name, &info)?;
+                // Copied to where it is used, so that the bytes of a mapped file need not stay.
+                self.source.release(&name);
+                matrix
+            }
+        };
+        self.loading.loaded(&info);
+        Ok(matrix)
+    }
+
+    /// A matrix that the kernels take as it is, or another device than a CPU.
+    fn unpacked(&self, name: &str, info: &TensorInfo) -> Result<Matrix> {
+        if let Some(blocks) = self.source.quantized(name, &self.device)? {
             return Ok(Matrix::Blocks(blocks));
         }
         let dtype = match info.stored {
-            StoredType::Dense(stored @ (DType::BF16 | DType::F16))
-                if self.device.is_cpu() && self.dtype == DType::F32 =>
-            {
-                stored
-            }
+            StoredType::Dense(stored @ (DType::BF16 | DType::F16)) if self.packs() => stored,
             _ => self.dtype,
         };
-        Ok(Matrix::Dense(self.source.dense(
-            &name,
-            dtype,
-            &self.device,
-        )?))
+        let numbers = self.source.dense(name, dtype, &self.device)?;
+        Ok(Matrix::Dense(numbers))
+    }
+
+    /// Whether the kernels compute with the weights in the form that suits them.
+    fn packs(&self) -> bool {
+        self.device.is_cpu() && self.dtype == DType::F32
     }
 
     /// The blocks of a tensor sorted for the kernels, where those compute with it.
@@ -239,28 +279,55 @@ impl Weights {
         let (Some(kind), Some(&cols)) = (block_type(stored), info.shape.last()) else {
             return Ok(None);
         };
-        if !self.device.is_cpu() || self.dtype != DType::F32 || cols % UNIT != 0 {
+        if !self.packs() || cols % UNIT != 0 {
             return Ok(None);
         }
-        let Some(blocks) = self.source.blocks(name)? else {
-            return Ok(None);
-        };
-        let pack = |rows, blocks: &[u8]| {
-            PackedMatrix::from_blocks(kind, rows, cols, blocks)
-                .map_err(|e| Error::InvalidInput(format!("tensor \"{name}\": {e}")))
-        };
-        let matrix = match info.shape[..] {
-            [rows, _] => Matrix::Packed(pack(rows, &blocks)?),
-            [count, rows, _] if count > 0 => {
-                let each = blocks.chunks(blocks.len().div_ceil(count).max(1));
-                let stack: Result<_> = each.map(|blocks| pack(rows, blocks)).collect();
-                Matrix::PackedStack(stack?)
-            }
+        let (stack, rows) = match info.shape[..] {
+            [rows, _] => (None, rows),
+            [count, rows, _] if count > 0 => (Some(count), rows),
             _ => return Ok(None),
         };
+        let names = (0..stack.unwrap_or(1)).map(|index| PackedName {
+            tensor: name,
+            index: stack.map(|_| index),
+            kind,
+            rows,
+            cols,
+        });
+        let recalled = names.clone().map(|name| self.loading.recall(name));
+        let mut matrices = match recalled.collect::<Option<Vec<_>>>() {
+            Some(matrices) => matrices,
+            None => match self.pack(name, names)? {
+                Some(matrices) => matrices,
+                None => return Ok(None),
+            },
+        };
+        Ok(match stack {
+            Some(_) => Some(Matrix::PackedStack(matrices)),
+            None => matrices.pop().map(Matrix::Packed),
+        })
+    }
+
+    /// Sorts the matrices of a tensor for the kernels; `None` when it is not stored in blocks.
+    fn pack<'a>(
+        &self,
+        tensor: &str,
+        names: impl ExactSizeIterator<Item = PackedName<'a>>,
+    ) -> Result<Option<Vec<PackedMatrix>>> {
+        let Some(blocks) = self.source.blocks(tensor)? else {
+            return Ok(None);
+        };
+        let each = blocks.chunks(blocks.len().div_ceil(names.len().max(1)).max(1));
+        let pack = |(name, blocks): (PackedName<'a>, &[u8])| {
+            let matrix = PackedMatrix::from_blocks(name.kind, name.rows, name.cols, blocks)
+                .map_err(|e| Error::InvalidInput(format!("tensor \"{tensor}\": {e}")))?;
+            self.loading.remember(name, &matrix);
+            Ok(matrix)
+        };
+        let matrices = names.zip(each).map(pack).collect::<Result<Vec<_>>>()?;
         drop(blocks);
-        self.source.release(name);
-        Ok(Some(matrix))
+        self.source.release(tensor);
+        Ok(Some(matrices))
     }
 
     fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<(String, TensorInfo)> {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lfm2_hub::{Checkpoint, Error, Result, StoredType, TensorSource};
+use lfm2_hub::{Checkpoint, Error, PackedCache, Result, StoredType, TensorSource};
 use lfm2_nn::{
     Accuracy, Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec,
-    DType, Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear, Mixer,
-    Module, MoeConfig, MoeFeedForward, Observer, Pass, PassKind, RmsNorm, Rope, ShortConv,
-    ShortConvConfig, Step, SwiGlu, Tensor, Visibility, Want, Weights, Window,
+    DType, Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear,
+    LoadProgress, Mixer, Module, MoeConfig, MoeFeedForward, Observer, Pass, PassKind, RmsNorm,
+    Rope, ShortConv, ShortConvConfig, Step, SwiGlu, Tensor, Visibility, Want, Weights, Window,
 };
 
 use crate::{Family, LayerKind, TextConfig};
@@ -37,6 +37,11 @@ pub struct LoadOptions {
     pub accuracy: Accuracy,
     /// Whether tensors that nobody asks for are an error instead of a log line.
     pub strict: bool,
+    /// Where weights are kept as the kernels of a CPU want them, from one start to the next; `None`
+    /// to sort them at every start. See [`PackedCache`].
+    pub packed_cache: Option<PackedCache>,
+    /// Who is told how far loading is.
+    pub progress: Option<LoadProgress>,
 }
 
 impl Default for LoadOptions {
@@ -46,6 +51,8 @@ impl Default for LoadOptions {
             dtype: None,
             accuracy: Accuracy::default(),
             strict: false,
+            packed_cache: None,
+            progress: None,
         }
     }
 }
@@ -72,6 +79,19 @@ impl LoadOptions {
     /// Refuses checkpoints with tensors nobody asks for.
     pub fn strict(mut self) -> Self {
         self.strict = true;
+        self
+    }
+
+    /// Keeps packed weights in `cache`. Libraries write no files unless asked, so there is none by
+    /// default.
+    pub fn with_packed_cache(mut self, cache: PackedCache) -> Self {
+        self.packed_cache = Some(cache);
+        self
+    }
+
+    /// Tells `progress` how far loading is.
+    pub fn with_progress(mut self, progress: LoadProgress) -> Self {
+        self.progress = Some(progress);
         self
     }
 
@@ -121,7 +141,8 @@ impl TextModel {
         options: &LoadOptions,
     ) -> Result<Self> {
         let weights = Weights::new(tensors, options.activation(), &options.device)
-            .with_accuracy(options.accuracy);
+            .with_accuracy(options.accuracy)
+            .with_loading(options.packed_cache.as_ref(), options.progress.clone());
         let model = Self::load(config, &weights)?;
         let unused = weights.unused();
         if !unused.is_empty() {
@@ -137,6 +158,7 @@ impl TextModel {
             }
             tracing::debug!(?unused, "tensors nobody asked for");
         }
+        weights.finish();
         Ok(model)
     }
 

@@ -25,7 +25,9 @@ pub(crate) use download::DownloadArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, RecallArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
-pub(crate) use model::{Activations, DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs};
+pub(crate) use model::{
+    Activations, DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
+};
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use speculation::SpeculationArgs;
@@ -46,6 +48,7 @@ Face Hub: organisation/name, or organisation/name:file.gguf, each with an option
 Environment:
   LFM2_MODEL    the model when --model is not given
   LFM2_LOG      the log level when --log is not given
+  LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
   LFM2_HISTORY  the file with the input history of `lfm2 chat`; empty for none
   HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as in other Hub programs
 

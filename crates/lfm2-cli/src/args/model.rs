@@ -6,6 +6,9 @@ use lfm2::{DType, ModelSource};
 /// The variable with the model where `--model` is not given.
 pub(crate) const MODEL_VARIABLE: &str = "LFM2_MODEL";
 
+/// The variable with the folder for packed weights, or `off`.
+pub(crate) const PACKED_CACHE_VARIABLE: &str = "LFM2_PACKED_CACHE";
+
 /// Which model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -30,6 +33,9 @@ pub(crate) struct DeviceArgs {
     /// Number type of activations [default: f32 on a CPU, else bf16]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Activations>,
+    /// Sort quantised weights for the processor at every start, instead of keeping them sorted
+    #[arg(long)]
+    pub(crate) no_packed_cache: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -4,12 +4,14 @@ use std::env::{self, VarError};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use lfm2::hub::{self, Network};
+use lfm2::hub::{self, Network, PackedCache};
 use lfm2::text::LoadOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel};
 
-use super::progress::Downloads;
-use crate::args::{DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, SpeculationArgs};
+use super::progress::{self, Downloads};
+use crate::args::{
+    DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE, SpeculationArgs,
+};
 use crate::exit::{Doing, invalid};
 
 /// Opens the chosen model, or the built-in one.
@@ -77,11 +79,27 @@ pub(crate) fn load(args: DeviceArgs) -> Result<LoadOptions> {
         DeviceKind::Cuda => Device::new_cuda(0).map_err(|e| missing("cuda", &e))?,
         DeviceKind::Metal => Device::new_metal(0).map_err(|e| missing("metal", &e))?,
     };
-    let options = LoadOptions::default().with_device(device);
-    Ok(match args.dtype {
-        None => options,
-        Some(numbers) => options.with_dtype(numbers.dtype()),
-    })
+    let mut options = LoadOptions::default()
+        .with_device(device)
+        .with_progress(progress::loading());
+    if let Some(numbers) = args.dtype {
+        options = options.with_dtype(numbers.dtype());
+    }
+    options.packed_cache = packed_cache(args);
+    Ok(options)
+}
+
+/// Where packed weights are kept, if anywhere.
+fn packed_cache(args: DeviceArgs) -> Option<PackedCache> {
+    if args.no_packed_cache {
+        return None;
+    }
+    let folder = match env::var_os(PACKED_CACHE_VARIABLE) {
+        Some(value) if value == "off" => None,
+        Some(value) if !value.is_empty() => Some(value.into()),
+        Some(_) | None => PackedCache::user_folder(),
+    };
+    folder.map(PackedCache::new)
 }
 
 fn missing(feature: &str, cause: &impl std::fmt::Display) -> lfm2::hub::Error {

@@ -1,15 +1,41 @@
 //! Progress bars. They hide themselves when stderr is no terminal.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lfm2::hub::{Progress, ProgressEvent};
+use lfm2::nn::{LoadEvent, LoadProgress};
 
 /// A bar over `total` things of a kind, with a message behind it.
 pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
     let template = format!("{{bar:30}} {{pos}}/{{len}} {what}, {{eta}} left  {{wide_msg}}");
     ProgressBar::new(total).with_style(style(&template))
+}
+
+/// After which time of loading people want to know how long it takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A bar for loading, when that takes longer than a moment.
+pub(crate) fn loading() -> LoadProgress {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style(
+        "{bar:30} {binary_bytes}/{binary_total_bytes}  {wide_msg}",
+    ));
+    let (started, shown) = (Instant::now(), Once::new());
+    let advance = move |bar: &ProgressBar, what, done, total| {
+        bar.set_message(what);
+        bar.set_length(total);
+        bar.set_position(done);
+        if started.elapsed() > PATIENCE {
+            shown.call_once(|| bar.set_draw_target(ProgressDrawTarget::stderr()));
+        }
+    };
+    LoadProgress::new(move |event| match event {
+        LoadEvent::Weights { done, total } => advance(&bar, "loading", done, total),
+        LoadEvent::Storing { done, total } => advance(&bar, "keeping packed weights", done, total),
+        _ => bar.finish_and_clear(),
+    })
 }
 
 /// One bar per file that is being downloaded.

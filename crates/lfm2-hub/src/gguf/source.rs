@@ -16,7 +16,7 @@ use super::quantization::Quantization;
 use super::split::{self, Part};
 use super::{config, names, tokens};
 use crate::mapped::{FileBytes, Mapping};
-use crate::{Error, Limits, Result, StoredType, TensorInfo, TensorSource, Tokenizer};
+use crate::{Error, Fingerprint, Limits, Result, StoredType, TensorInfo, TensorSource, Tokenizer};
 
 /// An LFM2 model in a GGUF file, or in several that belong together.
 ///
@@ -289,6 +289,10 @@ impl TensorSource for Tensors {
         {
             file.release(stored.start, stored.bytes);
         }
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>> {
+        Fingerprint::of(&self.files)
     }
 }
 

@@ -193,4 +193,11 @@ impl TensorSource for SafetensorsSource {
     fn quantized(&self, name: &str, _device: &Device) -> Result<Option<Arc<QTensor>>> {
         self.location(name).map(|_| None)
     }
+
+    fn release(&self, name: &str) {
+        if let Ok((shard, entry)) = self.location(name) {
+            let start = shard.data_start + entry.begin;
+            shard.file.release(start, entry.end - entry.begin);
+        }
+    }
 }

@@ -316,6 +316,28 @@ fn packed_bytes_can_be_lent() {
 }
 
 #[test]
+fn packed_bytes_can_be_read_piece_by_piece() {
+    // Less than a large page, and several that do not end with one.
+    for len in [0, 1, 1000, (5 << 20) + 77] {
+        let bytes = WeightBytes::read(len, 4096, |start, piece| {
+            let values = (start..).map(|at| (at / 3) as u8);
+            piece.iter_mut().zip(values).for_each(|(b, v)| *b = v);
+            Ok::<(), ()>(())
+        });
+        let bytes = bytes.unwrap();
+        assert_eq!(bytes.len(), len);
+        assert!(bytes.iter().enumerate().all(|(at, b)| *b == (at / 3) as u8));
+    }
+}
+
+#[test]
+fn a_piece_that_cannot_be_read_is_the_error_of_all() {
+    let read = |start: usize, _: &mut [u8]| if start < 8192 { Ok(()) } else { Err("no") };
+    assert!(WeightBytes::read(8192, 4096, read).is_ok());
+    assert_eq!(WeightBytes::read(1 << 20, 4096, read).unwrap_err(), "no");
+}
+
+#[test]
 fn wrong_shapes_are_errors() {
     let isa = Isa::best();
     let blocks = |n: usize| blocks::random(BlockType::Q4_K, 2, 256 * n, 1);
