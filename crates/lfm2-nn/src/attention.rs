@@ -1,9 +1,10 @@
 //! Grouped-query attention with normalised queries and keys.
 
 use candle_core::{Module, Result, Tensor, bail};
+use lfm2_kernels::profile::{Op, Work, span};
 
 use crate::cache::LayerCache;
-use crate::ops::{self, Mask};
+use crate::ops::{self, Mask, fast};
 use crate::{Bias, Linear, Pass, PassKind, RmsNorm, Span, Weights};
 
 /// Which keys a query sees.
@@ -135,6 +136,9 @@ impl Attention {
             rope,
             ..
         } = self.config;
+        if let Some(y) = self.forward_packed(x, layer, pass) {
+            return y;
+        }
         let tokens = x.dim(0)?;
         let Some(rope) = pass.ropes.get(rope) else {
             bail!("the pass has no rotary table {rope}")
@@ -154,6 +158,79 @@ impl Attention {
         };
         self.out_proj
             .forward(&mixed.reshape((tokens, heads * head_dim))?)
+    }
+
+    /// The whole layer in working memory: packed projections, a cache on the CPU, no gate. `None` where
+    /// it is not that simple.
+    fn forward_packed(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        pass: &mut Pass<'_>,
+    ) -> Option<Result<Tensor>> {
+        let inputs = [
+            self.q_proj.packed()?,
+            self.k_proj.packed()?,
+            self.v_proj.packed()?,
+        ];
+        let output = self.out_proj.packed()?;
+        if self.gate_proj.is_some() || pass.cache.is_stateless() || !fast::fits(&[x]) {
+            return None;
+        }
+        let spans = pass.spans().to_vec();
+        let rope = pass.ropes.get(self.config.rope)?.clone();
+        let AttentionConfig {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.config;
+        Some(ops::packed::mixer(x, inputs, output, |[q, k, v], mixed| {
+            {
+                let _span = span(Op::RopeCache, &[x.dim(0)?, heads, head_dim], Work::NONE);
+                self.q_norm.apply_in_place(q)?;
+                self.k_norm.apply_in_place(k)?;
+                fast::rope_values(q, &rope, heads, head_dim)?;
+                fast::rope_values(k, &rope, kv_heads, head_dim)?;
+            }
+            let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+            for span in &spans {
+                let own = span.start * width..(span.start + span.len) * width;
+                let new = span.start * kv_width..(span.start + span.len) * kv_width;
+                let (kind, mask) = (
+                    pass.kind(),
+                    self.mask(span, span.past, span.past + span.len)?,
+                );
+                let Some(LayerCache::Kv(slot)) = pass.cache.slot(span.row, layer) else {
+                    bail!("layer {layer} is attention, its cache is a convolution's")
+                };
+                if kind == PassKind::Extend {
+                    fast::append_kv_values(&slot.k, &k[new.clone()], span.past)?;
+                    fast::append_kv_values(&slot.v, &v[new], span.past)?;
+                }
+                let kv = [&slot.k, &slot.v];
+                let (q, out) = (&q[own.clone()], &mut mixed[own]);
+                fast::attention_values(q, kv, heads, self.scale(), mask, out)?;
+            }
+            Ok(())
+        }))
+    }
+
+    /// What the queries of a segment see of `keys` keys, `past` of them before the first query.
+    fn mask(&self, span: &Span, past: usize, keys: usize) -> Result<Mask> {
+        let visibility = self.config.visibility;
+        if visibility == Visibility::Bidirectional && span.past > 0 {
+            bail!(
+                "a bidirectional model reads a sequence at once, row {} has {} tokens",
+                span.row,
+                span.past
+            );
+        }
+        Ok(Mask {
+            visibility,
+            past,
+            keys,
+        })
     }
 
     /// `(tokens, heads, head_dim)` for all segments.
@@ -192,11 +269,6 @@ impl Attention {
         let [q, k, v] = qkv;
         let own = |t: &Tensor| t.narrow(0, span.start, span.len);
         let scale = self.scale();
-        let mask = |past, keys| Mask {
-            visibility: self.config.visibility,
-            past,
-            keys,
-        };
         match pass.cache.slot(span.row, layer) {
             None => {
                 let by_head = |t: &Tensor| own(t)?.transpose(0, 1)?.contiguous();
@@ -205,7 +277,7 @@ impl Attention {
                     &by_head(k)?,
                     &by_head(v)?,
                     scale,
-                    mask(0, span.len),
+                    self.mask(span, 0, span.len)?,
                 )
             }
             Some(LayerCache::Kv(slot)) => {
@@ -213,15 +285,8 @@ impl Attention {
                     ops::append_kv(&slot.k, &own(k)?, span.past)?;
                     ops::append_kv(&slot.v, &own(v)?, span.past)?;
                 }
-                let keys = span.past + span.len;
-                if self.config.visibility == Visibility::Bidirectional && span.past > 0 {
-                    bail!(
-                        "a bidirectional model reads a sequence at once, row {} has {} tokens",
-                        span.row,
-                        span.past
-                    );
-                }
-                ops::attention(&own(q)?, &slot.k, &slot.v, scale, mask(span.past, keys))
+                let mask = self.mask(span, span.past, span.past + span.len)?;
+                ops::attention(&own(q)?, &slot.k, &slot.v, scale, mask)
             }
             Some(LayerCache::Conv(_)) => {
                 bail!("layer {layer} is attention, its cache is a convolution's")

@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor};
 
-use crate::{Attention, MoeFeedForward, Pass, RmsNorm, ShortConv, SwiGlu};
+use crate::{Attention, MoeFeedForward, Pass, RmsNorm, ShortConv, SwiGlu, ops};
 
 /// What mixes tokens.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl HybridBlock {
             Mixer::Attention(attention) => attention.forward(&normed, layer, pass)?,
             Mixer::ShortConv(conv) => conv.forward(&normed, layer, pass)?,
         };
-        let h = (x + maybe(self.post_operator_norm.as_ref(), mixed)?)?;
+        let h = ops::add(x, &maybe(self.post_operator_norm.as_ref(), mixed)?)?;
 
         let normed = self.ffn_norm.forward(&h)?;
         let fed = match &self.feed_forward {
@@ -61,7 +61,7 @@ impl HybridBlock {
                 moe.forward_routed(&normed, &routing)?
             }
         };
-        let y = (h + maybe(self.post_ffn_norm.as_ref(), fed)?)?;
+        let y = ops::add(&h, &maybe(self.post_ffn_norm.as_ref(), fed)?)?;
         pass.observe(|o| o.layer(layer, &y))?;
         Ok(y)
     }

@@ -27,6 +27,13 @@ impl RmsNorm {
     }
 }
 
+impl RmsNorm {
+    /// Normalises every `dim` values in place, on a CPU in `f32`.
+    pub(crate) fn apply_in_place(&self, values: &mut [f32]) -> Result<()> {
+        ops::fast::rms_norm_values(values, &self.weight, self.eps)
+    }
+}
+
 impl Module for RmsNorm {
     /// `(.., dim)` to `(.., dim)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -7,6 +7,7 @@ use candle_core::{Module, Result, Tensor, bail};
 use lfm2_kernels::conv::ConvKernel;
 
 use crate::cache::LayerCache;
+use crate::ops::fast;
 use crate::{Bias, Linear, Pass, Weights, ops};
 
 /// Which positions a convolution window covers.
@@ -81,6 +82,9 @@ impl ShortConv {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        if let Some(y) = self.forward_packed(x, layer, pass) {
+            return y;
+        }
         let bcu = self.in_proj.forward(x)?;
         let mixed = if pass.cache.is_stateless() {
             self.mix_stateless(&bcu, pass)?
@@ -88,6 +92,36 @@ impl ShortConv {
             self.mix_cached(&bcu, layer, pass)?
         };
         self.out_proj.forward(&mixed)
+    }
+
+    /// The whole layer in working memory: packed projections, a causal kernel on the CPU, and states
+    /// that nobody watches. `None` where it is not that simple.
+    fn forward_packed(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        pass: &mut Pass<'_>,
+    ) -> Option<Result<Tensor>> {
+        let (input, output) = (self.in_proj.packed()?, self.out_proj.packed()?);
+        let kernel = self.fast.as_deref()?;
+        let spans = pass.spans().to_vec();
+        let watched = || spans.iter().any(|span| pass.cache.in_trial(span.row));
+        let plain = self.config.window == Window::Causal && !pass.cache.is_stateless();
+        if !plain || watched() || !fast::fits(&[x]) {
+            return None;
+        }
+        let hidden = self.config.hidden;
+        Some(ops::packed::mixer(x, [input], output, |[bcu], mixed| {
+            for span in &spans {
+                let Some(LayerCache::Conv(state)) = pass.cache.slot(span.row, layer) else {
+                    bail!("layer {layer} is a convolution, its cache is not");
+                };
+                let bcu = &bcu[span.start * 3 * hidden..][..span.len * 3 * hidden];
+                let mixed = &mut mixed[span.start * hidden..][..span.len * hidden];
+                *state = fast::short_conv_values(bcu, kernel, state, mixed)?;
+            }
+            Ok(())
+        }))
     }
 
     /// Offset of the position that tap `tap` of the kernel meets.

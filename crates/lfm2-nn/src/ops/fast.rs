@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use candle_core::{
-    CpuStorage, DType, Device, Error, InplaceOp2, Layout, Result, Storage, Tensor, WithDType, bail,
+    CpuStorage, DType, Device, Error, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail,
 };
 use half::{bf16, f16};
 use lfm2_kernels::conv::ConvKernel;
@@ -22,7 +22,7 @@ use crate::rope::RopeTable;
 
 /// Whether the fast form applies to these activations: `f32` on a CPU, and nobody asks for
 /// gradients.
-pub(super) fn fits(tensors: &[&Tensor]) -> bool {
+pub(crate) fn fits(tensors: &[&Tensor]) -> bool {
     tensors
         .iter()
         .all(|t| t.dtype() == DType::F32 && t.device().is_cpu() && !t.track_op())
@@ -168,21 +168,30 @@ pub(super) fn attention(
     scale: f64,
     mask: Mask,
 ) -> Result<Tensor> {
-    let (_, heads, head_dim) = q.dims3()?;
-    let dims = q.dims().to_vec();
-    let (kv_heads, capacity, _) = k.dims3()?;
-    let tokens = dims[0];
-    // Of a prompt's own tokens half are seen on average; the rest of the cache wholly.
-    let seen = mask.past.min(mask.keys) + (mask.keys - mask.past.min(mask.keys)).div_ceil(2);
-    let bytes = 2 * kv_heads * mask.keys * head_dim * k.dtype().size_in_bytes();
-    let macs = 2 * tokens * heads * seen * head_dim;
-    let _span = span(
-        Op::Attention,
-        q.dims(),
-        Work::dot(bytes, macs, Arithmetic::F32),
-    );
+    let (_, heads, _) = q.dims3()?;
     let q = q.contiguous()?;
     let mut y = zeros(q.elem_count());
+    attention_values(view(&q).slice()?, [k, v], heads, scale, mask, &mut y)?;
+    tensor(y, q.dims())
+}
+
+/// Attention of `q (len, heads, d)` to `k`, `v (kv_heads, capacity, d)`, which fills `out` like `q`.
+pub(crate) fn attention_values(
+    q: &[f32],
+    [k, v]: [&Tensor; 2],
+    heads: usize,
+    scale: f64,
+    mask: Mask,
+    out: &mut [f32],
+) -> Result<()> {
+    let (kv_heads, capacity, head_dim) = k.dims3()?;
+    let tokens = q.len() / (heads * head_dim).max(1);
+    // Of a prompt's own tokens half are seen on average; the rest of the cache wholly.
+    let past = mask.past.min(mask.keys);
+    let seen = past + (mask.keys - past).div_ceil(2);
+    let bytes = 2 * kv_heads * mask.keys * head_dim * k.dtype().size_in_bytes();
+    let work = Work::dot(bytes, 2 * tokens * heads * seen * head_dim, Arithmetic::F32);
+    let _span = span(Op::Attention, &[tokens, heads, head_dim], work);
     let shape = KvShape {
         kv_heads,
         capacity,
@@ -201,15 +210,12 @@ pub(super) fn attention(
             },
         },
     };
-    let q = view(&q);
-    let queries = q.slice::<f32>()?;
     match k.dtype() {
-        DType::F32 => attend::<f32>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
-        DType::F16 => attend::<f16>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
-        DType::BF16 => attend::<bf16>(queries, [k, v], shape, mask.keys, &spec, &mut y)?,
+        DType::F32 => attend::<f32>(q, [k, v], shape, mask.keys, &spec, out),
+        DType::F16 => attend::<f16>(q, [k, v], shape, mask.keys, &spec, out),
+        DType::BF16 => attend::<bf16>(q, [k, v], shape, mask.keys, &spec, out),
         other => bail!("no kernel for a cache of type {other:?}"),
     }
-    tensor(y, &dims)
 }
 
 fn attend<T: kernels::Element + WithDType>(
@@ -241,16 +247,24 @@ pub(super) fn short_conv(
     state: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let len = bcu.dim(0)?;
-    let _span = span(Op::ShortConv, &[len, kernel.channels()], Work::NONE);
     let bcu = bcu.contiguous()?;
-    let mut moved = view(state).slice::<f32>()?.to_vec();
     let mut y = zeros(len * kernel.channels());
-    kernels::short_conv(isa()?, view(&bcu).slice()?, kernel, &mut moved, &mut y)
-        .map_err(Error::wrap)?;
-    Ok((
-        tensor(y, &[len, kernel.channels()])?,
-        tensor(moved, state.dims())?,
-    ))
+    let moved = short_conv_values(view(&bcu).slice()?, kernel, state, &mut y)?;
+    Ok((tensor(y, &[len, kernel.channels()])?, moved))
+}
+
+/// [`short_conv`] of values `(len, 3 * channels)` into `out (len, channels)`; returns the state after it.
+pub(crate) fn short_conv_values(
+    bcu: &[f32],
+    kernel: &ConvKernel,
+    state: &Tensor,
+    out: &mut [f32],
+) -> Result<Tensor> {
+    let len = out.len() / kernel.channels();
+    let _span = span(Op::ShortConv, &[len, kernel.channels()], Work::NONE);
+    let mut moved = view(state).slice::<f32>()?.to_vec();
+    kernels::short_conv(isa()?, bcu, kernel, &mut moved, out).map_err(Error::wrap)?;
+    tensor(moved, state.dims())
 }
 
 /// One segment seen from both sides.
@@ -266,45 +280,67 @@ pub(super) fn short_conv_centred(bcu: &Tensor, kernel: &ConvKernel) -> Result<Te
 /// Writes new keys or values `(len, kv_heads, head_dim)` into `cache (kv_heads, capacity, head_dim)` from
 /// position `past` on, in place.
 pub(super) fn append_kv(cache: &Tensor, new: &Tensor, past: usize) -> Result<()> {
-    let _span = span(Op::RopeCache, new.dims(), Work::NONE);
-    cache.inplace_op2(&new.contiguous()?, &AppendKv { past })
+    let new = new.contiguous()?;
+    append_kv_values(cache, view(&new).slice()?, past)
 }
 
-struct AppendKv {
+/// [`append_kv`] of values.
+pub(crate) fn append_kv_values(cache: &Tensor, new: &[f32], past: usize) -> Result<()> {
+    cache.inplace_op1(&AppendKv { new, past })
+}
+
+struct AppendKv<'a> {
+    new: &'a [f32],
     past: usize,
 }
 
-impl InplaceOp2 for AppendKv {
+impl InplaceOp1 for AppendKv<'_> {
     fn name(&self) -> &'static str {
         "append-kv"
     }
 
-    fn cpu_fwd(
-        &self,
-        cache: &mut CpuStorage,
-        cache_layout: &Layout,
-        new: &CpuStorage,
-        new_layout: &Layout,
-    ) -> Result<()> {
-        let (kv_heads, capacity, head_dim) = cache_layout.shape().dims3()?;
+    fn cpu_fwd(&self, cache: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (kv_heads, capacity, head_dim) = layout.shape().dims3()?;
         let shape = KvShape {
             kv_heads,
             capacity,
             head_dim,
         };
-        let (Some((from, to)), Some((start, end))) = (
-            new_layout.contiguous_offsets(),
-            cache_layout.contiguous_offsets(),
-        ) else {
-            bail!("expected contiguous keys and values")
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("expected a contiguous cache")
         };
-        let new = &new.as_slice::<f32>()?[from..to];
+        let (new, past) = (self.new, self.past);
         let written = match cache {
-            CpuStorage::F32(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
-            CpuStorage::F16(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
-            CpuStorage::BF16(c) => kernels::append_kv(new, shape, self.past, &mut c[start..end]),
+            CpuStorage::F32(c) => kernels::append_kv(new, shape, past, &mut c[start..end]),
+            CpuStorage::F16(c) => kernels::append_kv(new, shape, past, &mut c[start..end]),
+            CpuStorage::BF16(c) => kernels::append_kv(new, shape, past, &mut c[start..end]),
             _ => bail!("no kernel for a cache of this type"),
         };
         written.map_err(Error::wrap)
     }
+}
+
+/// RMS norm of every `weight.len()` values, in place.
+pub(crate) fn rms_norm_values(x: &mut [f32], weight: &Tensor, eps: f64) -> Result<()> {
+    kernels::rms_norm_in_place(isa()?, x, view(weight).slice()?, eps as f32).map_err(Error::wrap)
+}
+
+/// Rotates `(tokens, heads, head_dim)` values in place.
+pub(crate) fn rope_values(
+    x: &mut [f32],
+    table: &RopeTable,
+    heads: usize,
+    head_dim: usize,
+) -> Result<()> {
+    let (cos, sin) = (view(&table.cos), view(&table.sin));
+    kernels::rope(isa()?, x, cos.slice()?, sin.slice()?, heads, head_dim).map_err(Error::wrap)
+}
+
+/// `x + y`, element by element, in one pass.
+pub(super) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let _span = span(Op::Add, x.dims(), Work::NONE);
+    let (a, b) = (x.contiguous()?, y.contiguous()?);
+    let (a, b) = (view(&a), view(&b));
+    let sums = a.slice::<f32>()?.iter().zip(b.slice::<f32>()?);
+    tensor(sums.map(|(a, b)| a + b).collect(), x.dims())
 }

@@ -9,7 +9,7 @@
 //! something tracks a gradient and the fast form if nothing does ([`Tensor::track_op`]). So training and inference call the same code,
 //! and a gradient cannot get lost in an operation without a backward pass.
 
-mod fast;
+pub(crate) mod fast;
 mod learn;
 pub(crate) mod packed;
 mod plain;
@@ -77,6 +77,14 @@ pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return learn::silu_mul(gate, up);
     }
     plain::silu_mul(gate, up)
+}
+
+/// `x + y`, element by element.
+pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if fast::fits(&[x, y]) && x.dims() == y.dims() {
+        return fast::add(x, y);
+    }
+    x + y
 }
 
 /// `1 / (1 + exp(-x))`.

@@ -60,17 +60,60 @@ pub(crate) fn matmul(x: &Tensor, weights: &[&Packed]) -> Result<Vec<Tensor>> {
     let values = view(&x);
     let values = MatRef::new(values.slice::<f32>()?, tokens, cols).map_err(Error::wrap)?;
     let mut outs: Vec<Vec<f32>> = weights.iter().map(|w| zeros(tokens * w.rows())).collect();
+    let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+    multiply_into(values, weights, &mut slices)?;
+    weights
+        .iter()
+        .zip(outs)
+        .map(|(weight, out)| tensor(out, &[tokens, weight.rows()]))
+        .collect()
+}
+
+/// `output(mix(inputs(x)))` for the layers of a mixer, with everything between the two projections in
+/// working memory: `mix` gets the results of the `inputs`, `(tokens, out)` each, and fills what
+/// `output` reads, `(tokens, in)`. `x` is one that [`fits`].
+pub(crate) fn mixer<const N: usize>(
+    x: &Tensor,
+    inputs: [&Packed; N],
+    output: &Packed,
+    mix: impl FnOnce([&mut [f32]; N], &mut [f32]) -> Result<()>,
+) -> Result<Tensor> {
+    let (tokens, cols) = x.dims2()?;
+    let x = x.contiguous()?;
+    let values = view(&x);
+    let values = MatRef::new(values.slice::<f32>()?, tokens, cols).map_err(Error::wrap)?;
+    let widths = inputs.map(|w| w.rows());
+    let total = widths.iter().sum::<usize>() + output.cols();
+    with_scratch(tokens * total, |scratch| {
+        let mut rest = scratch;
+        let mut projected = widths.map(|width| {
+            let (own, behind) = std::mem::take(&mut rest).split_at_mut(tokens * width);
+            rest = behind;
+            own
+        });
+        multiply_into(values, &inputs, &mut projected)?;
+        mix(projected, rest)?;
+        let mixed = MatRef::new(rest, tokens, output.cols()).map_err(Error::wrap)?;
+        let mut out = zeros(tokens * output.rows());
+        multiply_into(mixed, &[output], &mut [&mut out])?;
+        tensor(out, &[tokens, output.rows()])
+    })
+}
+
+/// `x Wᵀ` for each weight into the slice at its place.
+fn multiply_into(x: MatRef<'_, f32>, weights: &[&Packed], outs: &mut [&mut [f32]]) -> Result<()> {
+    let (tokens, cols) = (x.rows(), x.cols());
     for precision in [Precision::Int8, Precision::Int16] {
         let mut pairs: Vec<_> = weights
             .iter()
-            .zip(&mut outs)
+            .zip(outs.iter_mut())
             .filter(|(w, _)| w.precision == precision)
             .collect();
         if pairs.is_empty() {
             continue;
         }
         let quantize = span(Op::Quantize, &[tokens, cols], Work::NONE);
-        with_quantized(isa()?, values, precision, |x| {
+        with_quantized(isa()?, x, precision, |x| {
             drop(quantize);
             let _span = matmul_span(tokens, pairs.iter().map(|(w, _)| &w.matrix));
             let products = pairs
@@ -81,11 +124,7 @@ pub(crate) fn matmul(x: &Tensor, weights: &[&Packed]) -> Result<Vec<Tensor>> {
         })
         .map_err(Error::wrap)??;
     }
-    weights
-        .iter()
-        .zip(outs)
-        .map(|(weight, out)| tensor(out, &[tokens, weight.rows()]))
-        .collect()
+    Ok(())
 }
 
 /// The rows `ids` of a packed table, `(tokens, cols)`.
