@@ -1,19 +1,81 @@
-//! Vectors of eight values: AVX2, FMA and F16C.
+//! Vectors of eight values: AVX2, FMA and F16C; with or without AVX-VNNI.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
 use super::{Kernel, Simd};
-use crate::isa::Avx2;
+use crate::isa::{Avx2, AvxVnni};
 
-/// Runs a kernel with the instructions switched on.
-///
-/// # Safety
-/// The CPU must have AVX2, FMA and F16C.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
-    kernel.run(token)
+/// The tokens of instruction sets with registers of 256 bits: all have AVX2, FMA and F16C, and each
+/// has a way to multiply bytes.
+pub trait Wide256: Copy + Send + Sync + 'static {
+    /// Runs a kernel with the instructions switched on.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// Adds to each of eight sums the products of its four unsigned bytes with its four signed ones.
+    fn dot(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i;
+
+    /// [`dot`](Self::dot) for unsigned bytes below 128.
+    fn dot_below_128(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i;
+}
+
+impl Wide256 for Avx2 {
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe { run(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i {
+        // Products of two unsigned bytes up to 255 with signed ones overflow 16 bits when added in
+        // pairs, so the bytes are split: `b = (b & 127) + 128 * (b >> 7)`.
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe {
+            let low = _mm256_and_si256(bytes, _mm256_set1_epi8(0x7f));
+            let high = _mm256_and_si256(_mm256_srli_epi16::<7>(bytes), _mm256_set1_epi8(1));
+            let tops = self.dot_below_128(_mm256_setzero_si256(), high, x);
+            let sums = _mm256_add_epi32(sums, _mm256_slli_epi32::<7>(tops));
+            self.dot_below_128(sums, low, x)
+        }
+    }
+
+    #[inline(always)]
+    fn dot_below_128(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(bytes, x);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+}
+
+impl Wide256 for AvxVnni {
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn run<K: Kernel>(token: AvxVnni, kernel: K) -> K::Output {
+            kernel.run(token)
+        }
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe { run(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instruction.
+        unsafe { _mm256_dpbusd_avx_epi32(sums, bytes, x) }
+    }
+
+    #[inline(always)]
+    fn dot_below_128(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i {
+        self.dot(sums, bytes, x)
+    }
 }
 
 macro_rules! register_operations {
@@ -28,15 +90,14 @@ macro_rules! register_operations {
     };
 }
 
-impl Simd for Avx2 {
+impl<T: Wide256> Simd for T {
     type V = __m256;
 
     const LANES: usize = 8;
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves that the CPU has the instructions.
-        unsafe { run(self, kernel) }
+        self.run(kernel)
     }
 
     register_operations! {
@@ -150,7 +211,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, p: *const T) {
+    fn prefetch<P>(self, p: *const P) {
         // SAFETY: a prefetch never faults; every x86-64 CPU has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }

@@ -15,6 +15,8 @@ mod avx2;
 mod avx512;
 pub(crate) mod dot16;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 pub(crate) mod tile;
 
@@ -154,7 +156,15 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(token) => token.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::DotProd(token) => token.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::I8mm(token) => token.vectorize(kernel),
         }
     }
 }

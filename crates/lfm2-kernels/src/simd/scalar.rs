@@ -8,6 +8,12 @@ use crate::isa::Scalar;
 
 const LANES: usize = 4;
 
+/// Applies `f` lane by lane. Always inlined, unlike `map` of arrays.
+#[inline(always)]
+fn each<T: Copy, U>(v: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
+    [f(v[0]), f(v[1]), f(v[2]), f(v[3])]
+}
+
 /// Applies `f` lane by lane.
 #[inline(always)]
 fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
@@ -105,13 +111,15 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
         // SAFETY: forwarded from the caller.
-        unsafe { p.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32)
+        let v = unsafe { p.cast::<[bf16; LANES]>().read_unaligned() };
+        each(v, bf16::to_f32)
     }
 
     #[inline(always)]
     unsafe fn load_f16(self, p: *const f16) -> Self::V {
         // SAFETY: forwarded from the caller.
-        unsafe { p.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32)
+        let v = unsafe { p.cast::<[f16; LANES]>().read_unaligned() };
+        each(v, f16::to_f32)
     }
 
     #[inline(always)]
@@ -128,6 +136,9 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn store_i8(self, p: *mut i8, v: Self::V) {
         // SAFETY: forwarded from the caller.
-        unsafe { p.cast::<[i8; LANES]>().write_unaligned(v.map(|v| v as i8)) }
+        unsafe {
+            p.cast::<[i8; LANES]>()
+                .write_unaligned(each(v, |v| v as i8))
+        }
     }
 }

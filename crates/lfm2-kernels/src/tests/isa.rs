@@ -23,7 +23,7 @@ fn unknown_isa_names_are_errors() {
     let message = Isa::parse("sse9").unwrap_err().to_string();
     assert_eq!(
         message,
-        "LFM2_ISA: expected scalar, avx2 or avx512, found \"sse9\""
+        "LFM2_ISA: expected one of scalar, avx2, avxvnni, avx512, neon, dotprod, i8mm, found \"sse9\""
     );
 }
 
@@ -31,5 +31,18 @@ fn unknown_isa_names_are_errors() {
 fn known_names_are_never_unknown() {
     for name in Isa::NAMES {
         assert!(!matches!(Isa::parse(name), Err(IsaError::Unknown { .. })));
+    }
+}
+
+#[test]
+fn names_of_other_processors_are_known_but_unavailable() {
+    let others: &[&str] = match std::env::consts::ARCH {
+        "x86_64" => &["neon", "dotprod", "i8mm"],
+        "aarch64" => &["avx2", "avxvnni", "avx512"],
+        _ => &["avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"],
+    };
+    for name in others {
+        let message = Isa::parse(name).unwrap_err().to_string();
+        assert_eq!(message, format!("LFM2_ISA: this CPU has no {name}"));
     }
 }

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::{Stored, isas};
 use crate::element::{load_head, widen_into};
 use crate::scratch::with_scratch;
+use crate::simd::dot16::ROWS;
 use crate::simd::{Kernel, MAX_LANES, Simd, math};
 
 /// Runs a test on every instruction set.
@@ -151,6 +152,93 @@ fn check_widening<S: Simd, T: Stored>(s: S, values: &[T]) {
 #[test]
 fn every_half_precision_number_is_widened_exactly() {
     on_all(Widening);
+}
+
+#[derive(Clone, Copy)]
+struct Dots;
+
+impl Kernel for Dots {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        // The largest products of either sign, beside others that must not spill into them.
+        for bytes in [[255; 4], [128; 4], [127; 4], [255, 0, 128, 1], [0; 4]] {
+            for x in [[-128; 4], [127; 4], [-128, 127, -1, 1], [0, 0, 0, -128]] {
+                let line: Vec<u8> = (0..ROWS)
+                    .flat_map(|row| bytes.map(|byte: u8| byte.rotate_left(row as u32 % 3)))
+                    .collect();
+                check_dots(s, &line, x);
+            }
+        }
+    }
+}
+
+/// Every sum takes its own four bytes, exactly, and keeps what it had.
+fn check_dots<S: Simd>(s: S, line: &[u8], x: [i8; 4]) {
+    let dot = |bytes: &[u8]| {
+        let products = bytes
+            .iter()
+            .zip(x)
+            .map(|(b, x)| i32::from(*b) * i32::from(x));
+        (products.sum::<i32>() - 1000) as f32
+    };
+    let below: Vec<u8> = line.iter().map(|byte| byte & 127).collect();
+    let (any, less): (Vec<f32>, Vec<f32>) = (
+        line.chunks(4).map(dot).collect(),
+        below.chunks(4).map(dot).collect(),
+    );
+    let sums = s.ints(-1000);
+    // SAFETY: both lines have 64 bytes, and `x` has four.
+    let (found, found_below) = unsafe {
+        (
+            s.dot(sums, s.bytes(line.as_ptr()), x.as_ptr()),
+            s.dot_below_128(sums, s.bytes(below.as_ptr()), x.as_ptr()),
+        )
+    };
+    assert_eq!(s.to_array(s.floats(found)).to_vec(), any, "{line:?} {x:?}");
+    assert_eq!(s.to_array(s.floats(found_below)).to_vec(), less, "{x:?}");
+}
+
+#[test]
+fn dot_products_of_bytes_are_exact() {
+    on_all(Dots);
+}
+
+#[derive(Clone, Copy)]
+struct BytesToNumbers;
+
+impl Kernel for BytesToNumbers {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        for part in bytes.windows(ROWS) {
+            // SAFETY: there are sixteen bytes.
+            let (unsigned, signed) =
+                unsafe { (s.u8_values(part.as_ptr()), s.i8_values(part.as_ptr())) };
+            let expected: Vec<f32> = part.iter().map(|b| f32::from(*b)).collect();
+            assert_eq!(s.to_array(unsigned).to_vec(), expected);
+            let expected: Vec<f32> = part.iter().map(|b| f32::from(*b as i8)).collect();
+            assert_eq!(s.to_array(signed).to_vec(), expected);
+        }
+        for first in [-128_i8, -1, 0, 120] {
+            let wanted: Vec<i8> = (0..S::LANES).map(|i| first + (i % 8) as i8).collect();
+            let values: Vec<f32> = wanted.iter().map(|v| f32::from(*v)).collect();
+            let mut written = vec![0; S::LANES + 1];
+            // SAFETY: there is room for all lanes from the second byte on.
+            unsafe { s.store_i8(written[1..].as_mut_ptr(), s.load(&values)) };
+            assert_eq!(written[1..], wanted);
+            assert_eq!(
+                s.largest(s.load(&values)),
+                f32::from(first) + 7.0_f32.min(S::LANES as f32 - 1.0)
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_become_numbers_and_numbers_bytes() {
+    on_all(BytesToNumbers);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Two registers of eight sums: AVX2.
+//! Two registers of eight sums: AVX2, with or without AVX-VNNI.
 
 use std::arch::x86_64::*;
 
 use super::{Dot16, ROWS};
-use crate::isa::Avx2;
+use crate::simd::avx2::Wide256;
 
 /// Applies `f` to both halves.
 #[inline(always)]
@@ -11,7 +11,7 @@ fn both<A: Copy, B: Copy, C>(a: [A; 2], b: [B; 2], f: impl Fn(A, B) -> C) -> [C;
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
-impl Dot16 for Avx2 {
+impl<T: Wide256> Dot16 for T {
     type Bytes = [__m256i; 2];
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
@@ -61,15 +61,11 @@ impl Dot16 for Avx2 {
 
     #[inline(always)]
     unsafe fn dot(self, sums: [__m256i; 2], bytes: [__m256i; 2], x: *const i8) -> [__m256i; 2] {
-        // Products of two unsigned bytes up to 255 with signed ones overflow 16 bits when added in
-        // pairs, so the bytes are split: `b = (b & 127) + 128 * (b >> 7)`.
-        let low = self.keep(bytes, 0x7f);
-        let high = self.keep(self.down::<7>(bytes), 1);
-        // SAFETY: forwarded from the caller.
-        unsafe {
-            let tops = self.dot_below_128(self.ints(0), high, x);
-            self.dot_below_128(self.plus(sums, self.times_power::<7>(tops)), low, x)
-        }
+        // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
+        let x = unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) };
+        both(sums, bytes, |sums, bytes| {
+            Wide256::dot(self, sums, bytes, x)
+        })
     }
 
     #[inline(always)]
@@ -79,11 +75,10 @@ impl Dot16 for Avx2 {
         bytes: [__m256i; 2],
         x: *const i8,
     ) -> [__m256i; 2] {
-        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
-        both(sums, bytes, |sums, bytes| unsafe {
-            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-            let pairs = _mm256_maddubs_epi16(bytes, x);
-            _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
+        let x = unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) };
+        both(sums, bytes, |sums, bytes| {
+            Wide256::dot_below_128(self, sums, bytes, x)
         })
     }
 
