@@ -42,9 +42,9 @@ impl Fixture {
         fingerprint(&self.model())
     }
 
-    fn tensors(&self) -> [PackedTensor<'_>; 3] {
-        let tensor = |name, shape, bytes| PackedTensor {
-            name,
+    fn tensors(&self) -> [PackedTensor<&[u8]>; 3] {
+        let tensor = |name: &str, shape, bytes| PackedTensor {
+            name: name.to_owned(),
             format: "q9_9",
             shape,
             bytes,
@@ -57,10 +57,16 @@ impl Fixture {
     }
 
     fn store(&self) -> Result<Stored> {
-        let tensors = self.tensors();
-        Ok(self
-            .cache
-            .store(&self.fingerprint()?, LAYOUT, &tensors, &|_| {})?)
+        self.store_in(&self.cache, &self.fingerprint()?)
+    }
+
+    fn store_in(&self, cache: &PackedCache, source: &Fingerprint) -> Result<Stored> {
+        let tensors = self.tensors().map(Ok);
+        Ok(cache.store(source, LAYOUT, self.bytes(), tensors)?)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.tensors().iter().map(|t| t.bytes.len() as u64).sum()
     }
 
     fn open(&self) -> Result<Option<PackedFile>> {
@@ -125,9 +131,9 @@ fn what_was_stored_is_found_again() -> Result<()> {
     assert_eq!(fixture.store()?, Stored::Written);
     let file = fixture.open()?.context("not found")?;
     for tensor in fixture.tensors() {
-        let entry = file.entry(tensor.name).context("no entry")?;
+        let entry = file.entry(&tensor.name).context("no entry")?;
         assert_eq!((entry.format(), entry.shape()), ("q9_9", tensor.shape));
-        assert_eq!(read(&file, tensor.name).as_deref(), Some(tensor.bytes));
+        assert_eq!(read(&file, &tensor.name).as_deref(), Some(tensor.bytes));
     }
     assert!(file.entry("b").is_none());
     // Another arrangement of the bytes is another file.
@@ -139,15 +145,18 @@ fn what_was_stored_is_found_again() -> Result<()> {
 }
 
 #[test]
-fn progress_adds_up_to_what_is_stored() -> Result<()> {
+fn an_error_instead_of_a_matrix_stores_nothing() -> Result<()> {
     let fixture = Fixture::new()?;
-    let seen = std::cell::Cell::new(0);
-    let tensors = fixture.tensors();
-    let count = |bytes| seen.set(seen.get() + bytes);
-    fixture
-        .cache
-        .store(&fixture.fingerprint()?, LAYOUT, &tensors, &count)?;
-    assert_eq!(seen.get(), fixture.large.len() as u64 + 6);
+    fixture.store()?;
+    let before = std::fs::read(fixture.file()?)?;
+    let failure = || Err(lfm2_hub::Error::InvalidInput("given up".to_owned()));
+    let tensors = fixture.tensors().map(Ok).into_iter().take(2);
+    let tensors = tensors.chain(std::iter::once_with(failure));
+    let source = fixture.fingerprint()?;
+    let stored = fixture.cache.store(&source, LAYOUT, 100, tensors);
+    assert_eq!(stored.unwrap_err().to_string(), "given up");
+    // What was there stays, and nothing else does.
+    assert_eq!(std::fs::read(fixture.file()?)?, before);
     Ok(())
 }
 
@@ -211,7 +220,7 @@ fn no_changed_byte_goes_unnoticed() -> Result<()> {
             fixture
                 .tensors()
                 .iter()
-                .all(|t| read(file, t.name).as_deref() == Some(t.bytes))
+                .all(|t| read(file, &t.name).as_deref() == Some(t.bytes))
         };
         // Some bytes between matrices belong to nothing.
         let padding = 8192 + fixture.large.len() <= place && place < head;
@@ -273,8 +282,7 @@ fn weights_replaced_by_others_of_the_same_size_are_not_found() -> Result<()> {
 fn weights_that_change_while_they_are_packed_are_not_stored() -> Result<()> {
     let fixture = Fixture::new()?;
     let before = fixture.fingerprint()?;
-    let tensors = fixture.tensors();
-    let store = |cache: &PackedCache| cache.store(&before, LAYOUT, &tensors, &|_| {});
+    let store = |cache: &PackedCache| fixture.store_in(cache, &before);
     let patient = fixture.cache.clone().with_tick(Duration::from_secs(3600));
     assert_eq!(store(&patient)?, Stored::Unsettled);
     std::fs::OpenOptions::new()
@@ -284,17 +292,15 @@ fn weights_that_change_while_they_are_packed_are_not_stored() -> Result<()> {
     assert_eq!(store(&fixture.cache)?, Stored::Unsettled);
     std::fs::remove_file(fixture.model())?;
     assert_eq!(store(&fixture.cache)?, Stored::Unsettled);
-    assert!(!fixture.cache.folder().exists());
+    assert!(files(fixture.cache.folder())?.is_empty());
     Ok(())
 }
 
 #[test]
 fn small_and_large_models_are_not_stored() -> Result<()> {
     let fixture = Fixture::new()?;
-    let tensors = fixture.tensors();
-    let bytes: u64 = tensors.iter().map(|t| t.bytes.len() as u64).sum();
-    let source = fixture.fingerprint()?;
-    let store = |cache: PackedCache| cache.store(&source, LAYOUT, &tensors, &|_| {});
+    let (bytes, source) = (fixture.bytes(), fixture.fingerprint()?);
+    let store = |cache: PackedCache| fixture.store_in(&cache, &source);
     let cache = || fixture.cache.clone();
     assert_eq!(store(cache().with_min_bytes(bytes + 1))?, Stored::TooSmall);
     assert_eq!(store(cache().with_max_bytes(bytes - 1))?, Stored::TooLarge);
@@ -322,7 +328,7 @@ fn what_was_not_used_for_the_longest_time_makes_room() -> Result<()> {
     let active = age(".lfm2-y.tmp", 1)?;
     let source = fixture.fingerprint()?;
     let cache = fixture.cache.clone().with_max_bytes(900_000);
-    cache.store(&source, LAYOUT, &fixture.tensors(), &|_| {})?;
+    fixture.store_in(&cache, &source)?;
     assert!(!old.exists() && !abandoned.exists());
     assert!(newer.exists() && foreign.exists() && active.exists());
     assert!(cache.open(&source, LAYOUT).is_some());
@@ -354,8 +360,7 @@ fn a_folder_that_cannot_be_written_to_is_an_error() -> Result<()> {
         .with_tick(Duration::ZERO);
     let source = fixture.fingerprint()?;
     assert!(cache.open(&source, LAYOUT).is_none());
-    let stored = cache.store(&source, LAYOUT, &fixture.tensors(), &|_| {});
-    assert!(stored.is_err());
+    assert!(fixture.store_in(&cache, &source).is_err());
     Ok(())
 }
 

@@ -1,15 +1,22 @@
 //! What all views of a checkpoint share while it is loaded: packed weights of an earlier start, those
 //! to be kept for the next, and who is told how far it is.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use lfm2_hub::{
-    Fingerprint, PackedCache, PackedFile, PackedTensor, Result, Stored, TensorInfo, TensorSource,
+    Error, Fingerprint, PackedCache, PackedFile, PackedTensor, Result, Stored, StoredType,
+    TensorInfo, TensorSource,
 };
 use lfm2_kernels::packed::{BlockType, PackedMatrix, WeightBytes};
+
+/// How long the progress of storing stays as it is.
+const POLL: Duration = Duration::from_millis(50);
 
 /// How far loading is. Numbers are bytes, as the checkpoint stores them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,41 +86,26 @@ pub(crate) struct Loading {
     memory: Option<Memory>,
 }
 
-/// Packed weights that are kept from start to start.
-struct Memory {
-    cache: PackedCache,
-    source: Fingerprint,
-    file: Option<PackedFile>,
-    matrices: Mutex<Matrices>,
-}
-
-/// What was loaded so far.
-#[derive(Default)]
-struct Matrices {
-    all: BTreeMap<String, PackedMatrix>,
-    /// Whether some were not in the file.
-    fresh: bool,
-}
-
 impl Loading {
     /// Tells `progress` of the tensors of `source`.
     pub(crate) fn set_progress(&mut self, progress: LoadProgress, source: &dyn TensorSource) {
-        let bytes = |name: &String| source.info(name).map_or(0, |info| info.bytes());
-        self.total = source.names().iter().map(bytes).sum();
+        self.total = stored_bytes(source, |_| true);
         self.progress = Some(progress);
     }
 
     /// Looks for packed weights of `source` in `cache`, and keeps them there.
     pub(crate) fn set_cache(&mut self, cache: &PackedCache, source: &dyn TensorSource) {
-        let source = source.fingerprint().unwrap_or_else(|error| {
+        let fingerprint = source.fingerprint().unwrap_or_else(|error| {
             tracing::debug!(%error, "weights without a fingerprint are always packed");
             None
         });
-        self.memory = source.map(|source| Memory {
-            file: cache.open(&source, PackedMatrix::LAYOUT_VERSION),
+        let in_blocks = |info: &TensorInfo| matches!(info.stored, StoredType::Quantized(_));
+        self.memory = fingerprint.map(|source_print| Memory {
+            file: cache.open(&source_print, PackedMatrix::LAYOUT_VERSION),
             cache: cache.clone(),
-            source,
-            matrices: Mutex::default(),
+            source: source_print,
+            bytes: stored_bytes(source, in_blocks),
+            kept: Mutex::default(),
         });
     }
 
@@ -121,14 +113,14 @@ impl Loading {
     pub(crate) fn recall(&self, name: PackedName<'_>) -> Option<PackedMatrix> {
         let memory = self.memory.as_ref()?;
         let matrix = memory.read(name)?;
-        memory.keep(&name, &matrix, false);
+        memory.keep(&name, &matrix, Age::Old);
         Some(matrix)
     }
 
     /// Keeps a matrix that was packed now.
     pub(crate) fn remember(&self, name: PackedName<'_>, matrix: &PackedMatrix) {
         if let Some(memory) = &self.memory {
-            memory.keep(&name, matrix, true);
+            memory.keep(&name, matrix, Age::New);
         }
     }
 
@@ -142,17 +134,16 @@ impl Loading {
         }
     }
 
-    /// Stores what was packed now, with everything that belongs to it.
+    /// Waits until what was packed now is stored, with everything that belongs to it.
     pub(crate) fn finish(&self) {
-        if let Some(memory) = &self.memory {
-            let stored = memory.store(|done, total| {
+        if let Some(writer) = self.memory.as_ref().and_then(Memory::take_writer) {
+            let stored = writer.finish(|done, total| {
                 if let Some(LoadProgress(report)) = &self.progress {
                     report(LoadEvent::Storing { done, total });
                 }
             });
             match stored {
-                Ok(None) => {}
-                Ok(Some(stored)) => tracing::debug!(?stored, "packed weights"),
+                Ok(stored) => tracing::debug!(?stored, "packed weights"),
                 Err(error) => tracing::info!(%error, "packed weights are not stored"),
             }
         }
@@ -160,6 +151,41 @@ impl Loading {
             report(LoadEvent::Finished);
         }
     }
+}
+
+/// How many bytes the tensors of `source` that are `wanted` take in it.
+fn stored_bytes(source: &dyn TensorSource, wanted: impl Fn(&TensorInfo) -> bool) -> u64 {
+    let infos = source
+        .names()
+        .into_iter()
+        .filter_map(|name| source.info(&name));
+    infos.filter(wanted).map(|info| info.bytes()).sum()
+}
+
+/// Whether a matrix comes from an earlier start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Old,
+    New,
+}
+
+/// Packed weights that are kept from start to start.
+struct Memory {
+    cache: PackedCache,
+    source: Fingerprint,
+    /// What they take in the source, which is about what they take here.
+    bytes: u64,
+    file: Option<PackedFile>,
+    kept: Mutex<Kept>,
+}
+
+/// What was loaded so far.
+#[derive(Default)]
+struct Kept {
+    names: HashSet<String>,
+    /// In case that one is missing in the file, which is then written anew.
+    old: Vec<PackedTensor<Tiles>>,
+    writer: Option<Writer>,
 }
 
 impl Memory {
@@ -170,10 +196,13 @@ impl Memory {
             kind, rows, cols, ..
         } = name;
         let len = PackedMatrix::packed_len(kind, rows, cols).ok()?;
-        if (entry.format(), entry.shape(), entry.length())
-            != (kind.name(), [rows, cols], len as u64)
-        {
-            tracing::debug!(name = name.key(), ?entry, "packed weights of another form");
+        let expected = (kind.name(), [rows, cols], len as u64);
+        if (entry.format(), entry.shape(), entry.length()) != expected {
+            tracing::debug!(
+                name = name.key(),
+                ?expected,
+                "packed weights of another form"
+            );
             return None;
         }
         let bytes = WeightBytes::read(len, PackedFile::PIECE, |start, target| {
@@ -188,37 +217,130 @@ impl Memory {
         }
     }
 
-    fn keep(&self, name: &PackedName<'_>, matrix: &PackedMatrix, fresh: bool) {
-        let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
-        matrices.all.insert(name.key(), matrix.clone());
-        matrices.fresh |= fresh;
+    fn keep(&self, name: &PackedName<'_>, matrix: &PackedMatrix, age: Age) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut *kept;
+        if !kept.names.insert(name.key()) {
+            return;
+        }
+        let tensor = PackedTensor {
+            name: name.key(),
+            format: matrix.kind().name(),
+            shape: [matrix.rows(), matrix.cols()],
+            bytes: Tiles(matrix.clone()),
+        };
+        if age == Age::New && kept.writer.is_none() {
+            kept.writer = Writer::start(self.cache.clone(), self.source.clone(), self.bytes);
+            if let Some(writer) = &mut kept.writer {
+                kept.old.drain(..).for_each(|tensor| writer.send(tensor));
+            }
+        }
+        match &mut kept.writer {
+            Some(writer) => writer.send(tensor),
+            None => kept.old.push(tensor),
+        }
     }
 
-    /// Stores all matrices if some are new; `None` when the file has them all.
-    fn store(&self, progress: impl Fn(u64, u64)) -> Result<Option<Stored>> {
-        let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
-        let Matrices { all, fresh } = std::mem::take(&mut *matrices);
-        if !fresh {
-            return Ok(None);
-        }
-        let tensors: Vec<_> = all
-            .iter()
-            .map(|(name, matrix)| tensor(name, matrix))
-            .collect();
-        let total = tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum();
-        let done = AtomicU64::new(0);
-        let layout = PackedMatrix::LAYOUT_VERSION;
-        let written = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
-        let stored = self.cache.store(&self.source, layout, &tensors, &written);
-        stored.map(Some)
+    fn take_writer(&self) -> Option<Writer> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *kept).writer
     }
 }
 
-fn tensor<'a>(name: &'a str, matrix: &'a PackedMatrix) -> PackedTensor<'a> {
-    PackedTensor {
-        name,
-        format: matrix.kind().name(),
-        shape: [matrix.rows(), matrix.cols()],
-        bytes: matrix.bytes(),
+/// The bytes of a matrix.
+struct Tiles(PackedMatrix);
+
+impl AsRef<[u8]> for Tiles {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// Stores matrices on a thread of its own while others are packed. One that is dropped before it is
+/// finished stores nothing.
+struct Writer {
+    /// The end of the matrices is `None`; without it, loading has failed.
+    sender: Option<Sender<Option<PackedTensor<Tiles>>>>,
+    thread: Option<JoinHandle<Result<Stored>>>,
+    /// Nothing ever comes; it hangs up when the thread ends.
+    end: Receiver<()>,
+    sent: u64,
+    taken: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn start(cache: PackedCache, source: Fingerprint, bytes: u64) -> Option<Self> {
+        let (sender, receiver) = mpsc::channel::<Option<PackedTensor<Tiles>>>();
+        let taken = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&taken);
+        let (alive, end) = mpsc::channel();
+        let mut next = move || match receiver.recv() {
+            Ok(Some(tensor)) => {
+                counter.fetch_add(tensor.bytes.0.bytes().len() as u64, Ordering::Relaxed);
+                Some(Ok(tensor))
+            }
+            Ok(None) => None,
+            Err(_) => Some(Err(Error::InvalidInput("loading was given up".to_owned()))),
+        };
+        let store = move || {
+            let _alive: Sender<()> = alive;
+            let tensors = std::iter::from_fn(&mut next);
+            cache.store(&source, PackedMatrix::LAYOUT_VERSION, bytes, tensors)
+        };
+        let thread = thread::Builder::new().name("lfm2-store".to_owned());
+        let thread = thread.spawn(store).inspect_err(|error| {
+            tracing::debug!(%error, "packed weights are not stored");
+        });
+        Some(Self {
+            sender: Some(sender),
+            thread: Some(thread.ok()?),
+            end,
+            sent: 0,
+            taken,
+        })
+    }
+
+    fn send(&mut self, tensor: PackedTensor<Tiles>) {
+        self.sent += tensor.bytes.0.bytes().len() as u64;
+        if let Some(sender) = &self.sender {
+            // A writer that has stopped says why when it is finished.
+            let _ = sender.send(Some(tensor));
+        }
+    }
+
+    /// Waits until everything is stored, and tells `progress` how much is.
+    fn finish(mut self, progress: impl Fn(u64, u64)) -> Result<Stored> {
+        if let Some(sender) = self.sender.take() {
+            let _ = sender.send(None);
+        }
+        while self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            progress(self.taken.load(Ordering::Relaxed), self.sent);
+            thread::park_timeout(POLL);
+        }
+        let stored = self.join();
+        progress(self.sent, self.sent);
+        stored
+    }
+
+    fn join(&mut self) -> Result<Stored> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(stored)) => stored,
+            _ => Err(Error::InvalidInput("the writer has failed".to_owned())),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if self.thread.is_some()
+            && let Err(error) = self.join()
+        {
+            tracing::debug!(%error, "packed weights are not stored");
+        }
     }
 }

@@ -62,16 +62,16 @@ impl PackedEntry {
 }
 
 /// A matrix to be stored.
-#[derive(Debug, Clone, Copy)]
-pub struct PackedTensor<'a> {
+#[derive(Debug, Clone)]
+pub struct PackedTensor<B> {
     /// A name that no other matrix has.
-    pub name: &'a str,
+    pub name: String,
     /// The name of the format that the bytes are in.
-    pub format: &'a str,
+    pub format: &'static str,
     /// Rows and columns.
     pub shape: [usize; 2],
     /// The bytes.
-    pub bytes: &'a [u8],
+    pub bytes: B,
 }
 
 /// What a packed file was made of: the fingerprint of the weights, and how they were packed.
@@ -260,28 +260,28 @@ impl Start {
     }
 }
 
-/// Writes a whole file; `progress` is told how many bytes more have been written.
-pub(super) fn write(
+/// Writes a whole file.
+pub(super) fn write<B: AsRef<[u8]>>(
     path: &Path,
     writer: &mut BufWriter<File>,
     origin: Origin,
-    tensors: &[PackedTensor<'_>],
-    progress: &dyn Fn(u64),
+    tensors: impl Iterator<Item = Result<PackedTensor<B>>>,
 ) -> Result<()> {
     let io = |source| Error::io(path, source);
     let mut at = 0;
-    let mut matrices = Vec::with_capacity(tensors.len());
+    let mut matrices = Vec::new();
     for tensor in tensors {
+        let tensor = tensor?;
+        let bytes = tensor.bytes.as_ref();
         at = pad(writer, at.max(1)).map_err(io)?;
-        let mut checksums = Vec::with_capacity(tensor.bytes.len().div_ceil(PackedFile::PIECE));
-        for piece in tensor.bytes.chunks(PackedFile::PIECE) {
+        let mut checksums = Vec::with_capacity(bytes.len().div_ceil(PackedFile::PIECE));
+        for piece in bytes.chunks(PackedFile::PIECE) {
             checksums.push(crc32fast::hash(piece));
             writer.write_all(piece).map_err(io)?;
-            progress(piece.len() as u64);
         }
-        let length = tensor.bytes.len() as u64;
+        let length = bytes.len() as u64;
         matrices.push(PackedEntry {
-            name: tensor.name.to_owned(),
+            name: tensor.name,
             format: tensor.format.to_owned(),
             shape: tensor.shape,
             offset: at,

@@ -142,26 +142,24 @@ impl PackedCache {
     }
 
     /// Stores packed weights of `source`, if there is reason to and room for it, in place of older
-    /// ones; `progress` is told how many bytes more have been written.
+    /// ones. There will be some `bytes` of them; they are written as they come, and under their
+    /// name only when all of them have come.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder cannot be made or written to.
-    pub fn store(
+    /// [`Error::Io`] when the folder cannot be made or written to, or the first error that comes
+    /// instead of a matrix. Nothing is stored then.
+    pub fn store<B: AsRef<[u8]>>(
         &self,
         source: &Fingerprint,
         layout: u32,
-        tensors: &[PackedTensor<'_>],
-        progress: &dyn Fn(u64),
+        bytes: u64,
+        tensors: impl IntoIterator<Item = Result<PackedTensor<B>>>,
     ) -> Result<Stored> {
-        let bytes = tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum();
         if bytes < self.min_bytes {
             return Ok(Stored::TooSmall);
         }
         if bytes > self.max_bytes {
             return Ok(Stored::TooLarge);
-        }
-        if !source.is_settled(self.tick) {
-            return Ok(Stored::Unsettled);
         }
         let folder = &self.folder;
         std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
@@ -171,10 +169,20 @@ impl PackedCache {
         if free_bytes(folder).is_some_and(|free| free < bytes.saturating_add(KEEP_FREE)) {
             return Ok(Stored::NoRoom);
         }
-        write_unsynced(&path, |writer| {
-            file::write(&path, writer, origin, tensors, progress)
-        })?;
-        Ok(Stored::Written)
+        let mut settled = true;
+        let written = write_unsynced(&path, |writer| {
+            file::write(&path, writer, origin, tensors.into_iter())?;
+            settled = source.is_settled(self.tick);
+            if settled {
+                return Ok(());
+            }
+            let name = source.name().display();
+            Err(Error::InvalidInput(format!("{name}: changed just now")))
+        });
+        match written {
+            Err(_) if !settled => Ok(Stored::Unsettled),
+            written => written.map(|()| Stored::Written),
+        }
     }
 
     fn path(&self, source: &Fingerprint, origin: &Origin) -> PathBuf {
