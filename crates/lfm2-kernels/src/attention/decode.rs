@@ -16,6 +16,9 @@ const SPLIT: usize = 512;
 /// cache.
 const BLOCK: usize = 128;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Keys whose scores are summed together.
 const KEYS: usize = 4;
 
@@ -219,6 +222,11 @@ impl<T: Element> Split<'_, T> {
         let block = &self.kv.keys(self.kv_head, keys)[key * dim..][..N * dim];
         let queries = &self.queries[row * padded..][..R * padded];
         let mut sums = [[s.zero(); N]; R];
+        if row == 0 {
+            // The values of the same positions are read next.
+            let values = self.kv.values(self.kv_head, keys).as_ptr();
+            ask_for(s, values.wrapping_add(key * dim), N * dim);
+        }
         for at in (0..dim).step_by(S::LANES) {
             let mut vectors = [s.zero(); N];
             for n in 0..N {
@@ -297,7 +305,16 @@ impl<T: Element> Split<'_, T> {
         let block = self.kv.values(self.kv_head, keys);
         let whole = column + C * S::LANES <= dim;
         let mut sums = [[s.zero(); C]; R];
+        let next = self
+            .kv
+            .keys(self.kv_head, keys)
+            .as_ptr()
+            .wrapping_add(keys.len() * dim);
         for (key, values) in block.chunks_exact(dim).enumerate() {
+            if row == 0 && column == 0 {
+                // The keys of the next block are read next.
+                ask_for(s, next.wrapping_add(key * dim), dim);
+            }
             let mut vectors = [s.zero(); C];
             for c in 0..C {
                 vectors[c] = if whole {
@@ -320,6 +337,15 @@ impl<T: Element> Split<'_, T> {
                 s.store(target, s.add(s.load(target), sums[r][c]));
             }
         }
+    }
+}
+
+/// Asks for the cache lines of `len` values at `p`, which need not be readable. Rows of a cache are too
+/// short for the processor to guess them in time.
+#[inline(always)]
+fn ask_for<S: Simd, T>(s: S, p: *const T, len: usize) {
+    for at in (0..len).step_by(LINE / size_of::<T>()) {
+        s.prefetch(p.wrapping_add(at));
     }
 }
 
