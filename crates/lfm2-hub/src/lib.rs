@@ -19,6 +19,7 @@ mod error;
 mod fetch;
 mod files;
 pub mod gguf;
+mod in_blocks;
 mod json;
 mod limits;
 mod mapped;
@@ -38,6 +39,7 @@ pub use fetch::{
     Fetch, HubCache, Parts, Progress, ProgressEvent, Snapshot, fetch_checkpoint, fetch_gguf,
 };
 pub use files::{Links, Overwrite, write_atomic};
+pub use in_blocks::InBlocks;
 pub use limits::Limits;
 pub use mapped::Mapping;
 pub use options::{Network, OpenOptions, Refresh, Token};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use lfm2_hub::{Checkpoint, Error, PackedCache, Result, StoredType, TensorSource};
+use lfm2_hub::gguf::Quantization;
+use lfm2_hub::{Checkpoint, Error, InBlocks, PackedCache, Result, StoredType, TensorSource};
 use lfm2_nn::{
     Accuracy, Attention, AttentionConfig, AttentionNames, Bias, Cache, CacheLayout, CacheSpec,
     DType, Decoder, Device, Embedding, FeedForward, HybridBlock, Input, LayerShape, Linear,
@@ -35,6 +36,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// How finely activations are kept where they meet weights, on a CPU.
     pub accuracy: Accuracy,
+    /// Quantises dense matrices while they are read, see [`InBlocks`]; `None` leaves them as stored.
+    pub quantize: Option<Quantization>,
     /// Whether tensors that nobody asks for are an error instead of a log line.
     pub strict: bool,
     /// Where weights are kept as the kernels of a CPU want them, from one start to the next; `None`
@@ -50,6 +53,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             dtype: None,
             accuracy: Accuracy::default(),
+            quantize: None,
             strict: false,
             packed_cache: None,
             progress: None,
@@ -67,6 +71,12 @@ impl LoadOptions {
     /// Computes in `dtype`.
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);
+        self
+    }
+
+    /// Quantises dense matrices to `kind` while they are read.
+    pub fn with_quantize(mut self, kind: Quantization) -> Self {
+        self.quantize = Some(kind);
         self
     }
 
@@ -140,6 +150,10 @@ impl TextModel {
         tensors: Arc<dyn TensorSource>,
         options: &LoadOptions,
     ) -> Result<Self> {
+        let tensors = match options.quantize {
+            Some(kind) => Arc::new(InBlocks::new(tensors, kind)),
+            None => tensors,
+        };
         let weights = Weights::new(tensors, options.activation(), &options.device)
             .with_accuracy(options.accuracy)
             .with_loading(options.packed_cache.as_ref(), options.progress.clone());

@@ -1,6 +1,7 @@
 //! Which model, and where it runs.
 
 use clap::{Args, ValueEnum};
+use lfm2::hub::gguf::Quantization;
 use lfm2::{DType, ModelSource};
 
 /// The variable with the model where `--model` is not given.
@@ -33,6 +34,12 @@ pub(crate) struct DeviceArgs {
     /// Number type of activations [default: f32 on a CPU, else bf16]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<Activations>,
+    /// Quantise dense weights while loading, such as q4_0: as fast and small as a quantised file
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) quantize: Option<Quantization>,
+    /// Round activations nowhere noticeably; prompts take longer
+    #[arg(long)]
+    pub(crate) exact: bool,
     /// Sort quantised weights for the processor at every start, instead of keeping them sorted
     #[arg(long)]
     pub(crate) no_packed_cache: bool,

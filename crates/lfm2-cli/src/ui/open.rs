@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use lfm2::hub::{self, Network, PackedCache};
+use lfm2::nn::Accuracy;
 use lfm2::text::LoadOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel};
 
@@ -85,6 +86,10 @@ pub(crate) fn load(args: DeviceArgs) -> Result<LoadOptions> {
     if let Some(numbers) = args.dtype {
         options = options.with_dtype(numbers.dtype());
     }
+    if args.exact {
+        options = options.with_accuracy(Accuracy::Exact);
+    }
+    options.quantize = args.quantize;
     options.packed_cache = packed_cache(args);
     Ok(options)
 }

@@ -21,6 +21,7 @@ mod write;
 
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use quantization::Quantization;
+pub(crate) use quantize::encode;
 pub use quantize::{
     Fallback, QuantizeInput, QuantizeOptions, QuantizeProgress, QuantizeReport, quantize,
 };

@@ -267,7 +267,7 @@ fn choose(
 }
 
 /// The bytes of a tensor in the type `kind`; `name` is for messages.
-fn encode(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Vec<u8>> {
+pub(crate) fn encode(tensor: &Tensor, kind: Quantization, name: &str) -> Result<Vec<u8>> {
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
     let bound = match kind {
         Quantization::F32 | Quantization::BF16 => f32::MAX,

@@ -1,0 +1,111 @@
+//! [`InBlocks`]: a dense checkpoint that is quantised while it is read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::quantized::{QStorage, QTensor};
+use candle_core::{DType, Device, Tensor};
+
+use crate::gguf::{Quantization, encode};
+use crate::{Result, StoredType, TensorInfo, TensorSource};
+
+/// The tensors of a checkpoint with its matrices in blocks, made when they are asked for: a dense
+/// checkpoint that takes as much memory and time as a quantised one.
+///
+/// Embedding tables and heads get at least 8 bits. What is small and sensitive stays as it is: norms,
+/// convolution kernels, biases, routers; and so do matrices whose rows do not divide into blocks, those
+/// that are stored in blocks already, and experts that are stored as one packed tensor.
+///
+/// The blocks are those that [`quantize`](crate::gguf::quantize) writes to a file.
+pub struct InBlocks {
+    source: Arc<dyn TensorSource>,
+    matrices: Quantization,
+    tables: Quantization,
+}
+
+impl std::fmt::Debug for InBlocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InBlocks")
+            .field("matrices", &self.matrices)
+            .field("tables", &self.tables)
+            .finish_non_exhaustive()
+    }
+}
+
+impl InBlocks {
+    /// The tensors of `source`, with matrices of type `matrices`.
+    pub fn new(source: Arc<dyn TensorSource>, matrices: Quantization) -> Self {
+        let tables = match matrices {
+            Quantization::F32 | Quantization::F16 | Quantization::BF16 => matrices,
+            _ => Quantization::Q8_0,
+        };
+        Self {
+            source,
+            matrices,
+            tables,
+        }
+    }
+
+    /// The type a tensor gets; `None` for one that stays as it is.
+    fn kind(&self, name: &str) -> Option<Quantization> {
+        let module = name.strip_suffix(".weight")?;
+        let last = module.rsplit('.').next()?;
+        let kind = match last {
+            "embed_tokens" | "lm_head" => self.tables,
+            "w1" | "w2" | "w3" => self.matrices,
+            _ if last.ends_with("_proj") => self.matrices,
+            _ => return None,
+        };
+        let info = self.source.info(name)?;
+        let row = *info.shape.last()?;
+        let dense = matches!(info.stored, StoredType::Dense(_));
+        let blocks = matches!(kind.stored(), StoredType::Quantized(_));
+        let fits = info.shape.len() == 2 && row % kind.block_size() == 0;
+        (dense && blocks && fits).then_some(kind)
+    }
+}
+
+impl TensorSource for InBlocks {
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let info = self.source.info(name)?;
+        let stored = self.kind(name).map_or(info.stored, Quantization::stored);
+        Some(TensorInfo { stored, ..info })
+    }
+
+    fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.quantized(name, device)? {
+            Some(blocks) => Ok(blocks.dequantize(device)?.to_dtype(dtype)?),
+            None => self.source.dense(name, dtype, device),
+        }
+    }
+
+    fn quantized(&self, name: &str, device: &Device) -> Result<Option<Arc<QTensor>>> {
+        let (Some(kind), Some(info)) = (self.kind(name), self.source.info(name)) else {
+            return self.source.quantized(name, device);
+        };
+        let Some(bytes) = self.blocks(name)? else {
+            return Ok(None);
+        };
+        let storage = QStorage::from_data(bytes, device, kind.ggml())?;
+        Ok(Some(Arc::new(QTensor::new(
+            storage,
+            info.shape.as_slice(),
+        )?)))
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let Some(kind) = self.kind(name) else {
+            return self.source.blocks(name);
+        };
+        let numbers = self.source.dense(name, DType::F32, &Device::Cpu)?;
+        Ok(Some(Cow::Owned(encode(&numbers, kind, name)?)))
+    }
+
+    fn release(&self, name: &str) {
+        self.source.release(name);
+    }
+}
