@@ -7,7 +7,7 @@ use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use crate::gguf::{Quantization, encode};
-use crate::{Result, StoredType, TensorInfo, TensorSource};
+use crate::{Fingerprint, Result, StoredType, TensorInfo, TensorSource};
 
 /// The tensors of a checkpoint with its matrices in blocks, made when they are asked for: a dense
 /// checkpoint that takes as much memory and time as a quantised one.
@@ -107,5 +107,13 @@ impl TensorSource for InBlocks {
 
     fn release(&self, name: &str) {
         self.source.release(name);
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>> {
+        // Versions may choose other blocks for the same numbers.
+        let (matrices, tables) = (self.matrices, self.tables);
+        let way = format!("blocks {matrices} {tables} {}", env!("CARGO_PKG_VERSION"));
+        let source = self.source.fingerprint()?;
+        Ok(source.map(|source| source.derived(&way)))
     }
 }

@@ -313,13 +313,8 @@ impl Writer {
         if let Some(sender) = self.sender.take() {
             let _ = sender.send(None);
         }
-        while self
-            .thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-        {
+        while self.end.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
             progress(self.taken.load(Ordering::Relaxed), self.sent);
-            thread::park_timeout(POLL);
         }
         let stored = self.join();
         progress(self.sent, self.sent);

@@ -94,6 +94,16 @@ impl LoadOptions {
 
     /// Keeps packed weights in `cache`. Libraries write no files unless asked, so there is none by
     /// default.
+    ///
+    /// ```
+    /// use lfm2_hub::PackedCache;
+    /// use lfm2_text::LoadOptions;
+    ///
+    /// let mut options = LoadOptions::default();
+    /// if let Some(folder) = PackedCache::user_folder() {
+    ///     options = options.with_packed_cache(PackedCache::new(folder).with_max_bytes(8 << 30));
+    /// }
+    /// ```
     pub fn with_packed_cache(mut self, cache: PackedCache) -> Self {
         self.packed_cache = Some(cache);
         self

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::quantized::QTensor;
+use lfm2_hub::gguf::Quantization;
 use lfm2_hub::{
-    Checkpoint, Fingerprint, ModelSource, OpenOptions, PackedCache, PackedTensor, TensorInfo,
-    TensorSource,
+    Checkpoint, Fingerprint, InBlocks, ModelSource, OpenOptions, PackedCache, PackedTensor,
+    TensorInfo, TensorSource,
 };
 use lfm2_nn::{DType, Device, LoadEvent, LoadProgress, Tensor};
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
@@ -21,6 +22,8 @@ use support::logits;
 struct Counting {
     source: Arc<dyn TensorSource>,
     packed: AtomicUsize,
+    /// A tensor that cannot be read.
+    broken: &'static str,
 }
 
 impl TensorSource for Counting {
@@ -33,6 +36,9 @@ impl TensorSource for Counting {
     }
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> lfm2_hub::Result<Tensor> {
+        if name == self.broken {
+            return Err(lfm2_hub::Error::InvalidInput("broken".to_owned()));
+        }
         self.source.dense(name, dtype, device)
     }
 
@@ -62,6 +68,35 @@ struct Start {
     packed: usize,
 }
 
+impl Start {
+    fn of((model, packed): (TextModel, usize)) -> Result<Self> {
+        let logits = logits(&model, &[1, 5, 9, 2, 7])?.flatten_all()?.to_vec1()?;
+        Ok(Self { logits, packed })
+    }
+}
+
+fn open(path: PathBuf) -> Result<Checkpoint> {
+    let source = ModelSource::from_path(path);
+    Ok(Checkpoint::open(&source, &OpenOptions::default())?)
+}
+
+/// The model of `source`, and how many tensors were packed for it.
+fn load(
+    checkpoint: &Checkpoint,
+    source: Arc<dyn TensorSource>,
+    broken: &'static str,
+    options: &LoadOptions,
+) -> Result<(TextModel, usize)> {
+    let tensors = Arc::new(Counting {
+        source,
+        packed: AtomicUsize::new(0),
+        broken,
+    });
+    let config = TextConfig::from_json(checkpoint.config())?;
+    let model = TextModel::from_tensors(config, tensors.clone(), options)?;
+    Ok((model, tensors.packed.load(Ordering::Relaxed)))
+}
+
 impl Fixture {
     fn new(golden: &str) -> Result<Self> {
         let fixture = Self {
@@ -87,21 +122,20 @@ impl Fixture {
 
     /// The model, and how many tensors were packed for it.
     fn load(&self, options: &LoadOptions) -> Result<(TextModel, usize)> {
-        let checkpoint =
-            Checkpoint::open(&ModelSource::Gguf(self.model()), &OpenOptions::default())?;
-        let tensors = Arc::new(Counting {
-            source: checkpoint.tensors(),
-            packed: AtomicUsize::new(0),
-        });
-        let config = TextConfig::from_json(checkpoint.config())?;
-        let model = TextModel::from_tensors(config, tensors.clone(), options)?;
-        Ok((model, tensors.packed.load(Ordering::Relaxed)))
+        self.load_without("", options)
+    }
+
+    fn load_without(
+        &self,
+        broken: &'static str,
+        options: &LoadOptions,
+    ) -> Result<(TextModel, usize)> {
+        let checkpoint = open(self.model())?;
+        load(&checkpoint, checkpoint.tensors(), broken, options)
     }
 
     fn start(&self, options: &LoadOptions) -> Result<Start> {
-        let (model, packed) = self.load(options)?;
-        let logits = logits(&model, &[1, 5, 9, 2, 7])?.flatten_all()?.to_vec1()?;
-        Ok(Start { logits, packed })
+        Start::of(self.load(options)?)
     }
 
     /// The one file in the cache.
@@ -138,6 +172,28 @@ fn the_second_start_packs_nothing_and_gives_the_same_bits() -> Result<()> {
 }
 
 #[test]
+fn weights_that_are_quantised_while_they_are_read_are_kept_too() -> Result<()> {
+    let fixture = Fixture::new(DENSE)?;
+    let folder = fixture.folder.path().join("dense");
+    std::fs::create_dir(&folder)?;
+    for name in ["config.json", "model.safetensors"] {
+        let from = golden_file("dense_small").join(name);
+        std::fs::copy(from, folder.join(name))?;
+    }
+    let start = |kind| {
+        let checkpoint = open(folder.clone())?;
+        let blocks = Arc::new(InBlocks::new(checkpoint.tensors(), kind));
+        Start::of(load(&checkpoint, blocks, "", &fixture.options())?)
+    };
+    for kind in [Quantization::Q8_0, Quantization::Q4_0] {
+        let (first, second) = (start(kind)?, start(kind)?);
+        assert!(first.packed > 0, "{kind}");
+        assert_eq!((second.packed, second.logits), (0, first.logits), "{kind}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_a_cache_nothing_is_written() -> Result<()> {
     let fixture = Fixture::new(DENSE)?;
     fixture.start(&LoadOptions::default())?;
@@ -146,6 +202,21 @@ fn without_a_cache_nothing_is_written() -> Result<()> {
     let (_, packed) = fixture.load(&fixture.options().with_dtype(DType::F64))?;
     assert_eq!(packed, 0);
     assert!(!fixture.cache().folder().exists());
+    Ok(())
+}
+
+#[test]
+fn a_start_that_fails_stores_nothing() -> Result<()> {
+    let fixture = Fixture::new(DENSE)?;
+    let last = "model.embedding_norm.weight";
+    let error = fixture.load_without(last, &fixture.options()).unwrap_err();
+    assert_eq!(error.to_string(), "broken");
+    assert_eq!(std::fs::read_dir(fixture.cache().folder())?.count(), 0);
+    // One that fails later leaves what an earlier one has stored.
+    let first = fixture.start(&fixture.options())?;
+    assert!(fixture.load_without(last, &fixture.options()).is_err());
+    let second = fixture.start(&fixture.options())?;
+    assert_eq!((second.packed, second.logits), (0, first.logits));
     Ok(())
 }
 

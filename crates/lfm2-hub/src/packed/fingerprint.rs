@@ -36,9 +36,9 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Of opened files, in this order; `None` when one of them is not a file, or the system keeps no
     /// record that could be trusted.
-    pub(crate) fn of(files: &[FileBytes]) -> Result<Option<Self>> {
+    pub(crate) fn of<'a>(files: impl IntoIterator<Item = &'a FileBytes>) -> Result<Option<Self>> {
         let mut hash = Sha256::new();
-        let mut stamps = Vec::with_capacity(files.len());
+        let mut stamps = Vec::new();
         for file in files {
             let Some(stamp) = file.stamp() else {
                 return Ok(None);
@@ -52,6 +52,15 @@ impl Fingerprint {
         let digest = hash.finalize().into();
         let files = stamps;
         Ok((!files.is_empty()).then_some(Self { digest, files }))
+    }
+
+    /// Stands for what is made of these contents in a certain way, such as by quantising them.
+    pub fn derived(&self, way: &str) -> Self {
+        let hash = Sha256::new().chain_update(self.digest).chain_update(way);
+        Self {
+            digest: hash.finalize().into(),
+            files: self.files.clone(),
+        }
     }
 
     pub(super) fn digest(&self) -> &[u8; 32] {
@@ -205,6 +214,19 @@ mod tests {
         std::fs::write(&b, [1; 100]).unwrap();
         assert_eq!(fingerprint(&a), fingerprint(&a));
         assert_ne!(fingerprint(&a).digest(), fingerprint(&b).digest());
+    }
+
+    #[test]
+    fn every_way_of_making_something_has_its_own() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let plain = fingerprint(file.path());
+        assert_eq!(plain.derived("q4_0"), plain.derived("q4_0"));
+        assert_ne!(
+            plain.derived("q4_0").digest(),
+            plain.derived("q8_0").digest()
+        );
+        assert_ne!(plain.derived("").digest(), plain.digest());
+        assert!(plain.derived("q4_0").is_settled(Duration::ZERO));
     }
 
     #[test]

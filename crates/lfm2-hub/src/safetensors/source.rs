@@ -12,7 +12,7 @@ use super::header::{Entry, FileType, Header};
 use super::index::ShardIndex;
 use crate::files::{Folder, read_capped};
 use crate::mapped::{FileBytes, Mapping};
-use crate::{Error, Limits, Result, StoredType, TensorInfo, TensorSource};
+use crate::{Error, Fingerprint, Limits, Result, StoredType, TensorInfo, TensorSource};
 
 /// The file of an unsharded checkpoint.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -199,5 +199,9 @@ impl TensorSource for SafetensorsSource {
             let start = shard.data_start + entry.begin;
             shard.file.release(start, entry.end - entry.begin);
         }
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>> {
+        Fingerprint::of(self.shards.iter().map(|shard| &shard.file))
     }
 }
