@@ -219,9 +219,9 @@ fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<S
     } = *config;
     let swiglu = |w1: Matrix, w2: Matrix, w3: Matrix| -> lfm2_hub::Result<SwiGlu> {
         Ok(SwiGlu {
-            w1: Linear::new(w1, None)?.fine(),
-            w2: Linear::new(w2, None)?.fine(),
-            w3: Linear::new(w3, None)?.fine(),
+            w1: Linear::new(w1, None)?,
+            w2: Linear::new(w2, None)?,
+            w3: Linear::new(w3, None)?,
         })
     };
     if weights.contains("gate_up_proj") {
@@ -247,7 +247,7 @@ fn load_experts(config: &MoeConfig, weights: &Weights) -> lfm2_hub::Result<Vec<S
             .collect();
     }
     (0..experts)
-        .map(|e| Ok(SwiGlu::load(&weights.pp(e), hidden, width)?.fine()))
+        .map(|e| SwiGlu::load(&weights.pp(e), hidden, width))
         .collect()
 }
 

@@ -49,7 +49,7 @@ impl Linear {
     /// The same layer with activations that are rounded more finely where the weight is in blocks.
     ///
     /// For layers whose errors grow on their way: those of a mixer are multiplied with each other, and
-    /// a router turns a small one into another expert.
+    /// a router turns a small one of the layers before it into another expert.
     pub fn fine(self) -> Self {
         let weight = match self.weight {
             Weight::Packed(weight) => Weight::Packed(weight.fine()),

@@ -31,7 +31,7 @@ impl From<bool> for Bias {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accuracy {
     /// About as finely as the weights are: with 4-bit weights rounded to 8 bits per 32 values in
-    /// dense feed-forward layers and to 16 bits elsewhere, with `bf16` weights to `bf16`. Logits keep
+    /// feed-forward layers and to 16 bits elsewhere, with `bf16` weights to `bf16`. Logits keep
     /// a cosine of at least 0.999 to the exact ones.
     #[default]
     ByWeights,
