@@ -43,10 +43,10 @@ impl Fixture {
     }
 
     fn tensors(&self) -> [PackedTensor<&[u8]>; 3] {
-        let tensor = |name: &str, shape, bytes| PackedTensor {
+        let tensor = |name: &str, shape: [usize; 2], bytes| PackedTensor {
             name: name.to_owned(),
             format: "q9_9",
-            shape,
+            shape: shape.to_vec(),
             bytes,
         };
         [
@@ -132,7 +132,7 @@ fn what_was_stored_is_found_again() -> Result<()> {
     let file = fixture.open()?.context("not found")?;
     for tensor in fixture.tensors() {
         let entry = file.entry(&tensor.name).context("no entry")?;
-        assert_eq!((entry.format(), entry.shape()), ("q9_9", tensor.shape));
+        assert_eq!((entry.format(), entry.shape()), ("q9_9", &tensor.shape[..]));
         assert_eq!(read(&file, &tensor.name).as_deref(), Some(tensor.bytes));
     }
     assert!(file.entry("b").is_none());

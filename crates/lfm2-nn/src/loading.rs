@@ -13,7 +13,7 @@ use lfm2_hub::{
     Error, Fingerprint, PackedCache, PackedFile, PackedTensor, Result, Stored, StoredType,
     TensorInfo, TensorSource,
 };
-use lfm2_kernels::packed::{BlockType, PackedMatrix, WeightBytes};
+use lfm2_kernels::packed::{BlockType, PackedMatrix, PackedStack, WeightBytes};
 
 /// How long the progress of storing stays as it is.
 const POLL: Duration = Duration::from_millis(50);
@@ -57,24 +57,12 @@ impl fmt::Debug for LoadProgress {
     }
 }
 
-/// A packed matrix by its name and shape.
+/// A tensor that is packed, or a stack of them in one: its name and the shape of the stack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedName<'a> {
-    pub(crate) tensor: &'a str,
-    /// Which one of a stack.
-    pub(crate) index: Option<usize>,
+    pub(crate) name: &'a str,
     pub(crate) kind: BlockType,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-}
-
-impl PackedName<'_> {
-    fn key(&self) -> String {
-        match self.index {
-            None => self.tensor.to_owned(),
-            Some(index) => format!("{}[{index}]", self.tensor),
-        }
-    }
+    pub(crate) shape: [usize; 3],
 }
 
 /// The state of loading one checkpoint.
@@ -109,18 +97,18 @@ impl Loading {
         });
     }
 
-    /// The matrix as it was packed at an earlier start.
-    pub(crate) fn recall(&self, name: PackedName<'_>) -> Option<PackedMatrix> {
+    /// The matrices as they were packed at an earlier start.
+    pub(crate) fn recall(&self, name: PackedName<'_>) -> Option<PackedStack> {
         let memory = self.memory.as_ref()?;
-        let matrix = memory.read(name)?;
-        memory.keep(&name, &matrix, Age::Old);
-        Some(matrix)
+        let stack = memory.read(name)?;
+        memory.keep(name, &stack, Age::Old);
+        Some(stack)
     }
 
-    /// Keeps a matrix that was packed now.
-    pub(crate) fn remember(&self, name: PackedName<'_>, matrix: &PackedMatrix) {
+    /// Keeps matrices that were packed now.
+    pub(crate) fn remember(&self, name: PackedName<'_>, stack: &PackedStack) {
         if let Some(memory) = &self.memory {
-            memory.keep(&name, matrix, Age::New);
+            memory.keep(name, stack, Age::New);
         }
     }
 
@@ -184,32 +172,26 @@ struct Memory {
 struct Kept {
     names: HashSet<String>,
     /// In case that one is missing in the file, which is then written anew.
-    old: Vec<PackedTensor<Tiles>>,
+    old: Vec<PackedTensor<WeightBytes>>,
     writer: Option<Writer>,
 }
 
 impl Memory {
-    fn read(&self, name: PackedName<'_>) -> Option<PackedMatrix> {
+    fn read(&self, name: PackedName<'_>) -> Option<PackedStack> {
         let file = self.file.as_ref()?;
-        let entry = file.entry(&name.key())?;
-        let PackedName {
-            kind, rows, cols, ..
-        } = name;
-        let len = PackedMatrix::packed_len(kind, rows, cols).ok()?;
-        let expected = (kind.name(), [rows, cols], len as u64);
+        let PackedName { name, kind, shape } = name;
+        let entry = file.entry(name)?;
+        let len = PackedStack::packed_len(kind, shape).ok()?;
+        let expected = (kind.name(), &shape[..], len as u64);
         if (entry.format(), entry.shape(), entry.length()) != expected {
-            tracing::debug!(
-                name = name.key(),
-                ?expected,
-                "packed weights of another form"
-            );
+            tracing::debug!(name, ?expected, "packed weights of another form");
             return None;
         }
         let bytes = WeightBytes::read(len, PackedFile::PIECE, |start, target| {
             file.read_piece(entry, start, target)
         });
         match bytes {
-            Ok(bytes) => PackedMatrix::from_packed(kind, rows, cols, bytes).ok(),
+            Ok(bytes) => PackedStack::from_packed(kind, shape, bytes).ok(),
             Err(error) => {
                 tracing::debug!(%error, "packed weights are made anew");
                 None
@@ -217,17 +199,17 @@ impl Memory {
         }
     }
 
-    fn keep(&self, name: &PackedName<'_>, matrix: &PackedMatrix, age: Age) {
+    fn keep(&self, name: PackedName<'_>, stack: &PackedStack, age: Age) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut *kept;
-        if !kept.names.insert(name.key()) {
+        if !kept.names.insert(name.name.to_owned()) {
             return;
         }
         let tensor = PackedTensor {
-            name: name.key(),
-            format: matrix.kind().name(),
-            shape: [matrix.rows(), matrix.cols()],
-            bytes: Tiles(matrix.clone()),
+            name: name.name.to_owned(),
+            format: name.kind.name(),
+            shape: name.shape.to_vec(),
+            bytes: stack.bytes().clone(),
         };
         if age == Age::New && kept.writer.is_none() {
             kept.writer = Writer::start(self.cache.clone(), self.source.clone(), self.bytes);
@@ -247,20 +229,11 @@ impl Memory {
     }
 }
 
-/// The bytes of a matrix.
-struct Tiles(PackedMatrix);
-
-impl AsRef<[u8]> for Tiles {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
 /// Stores matrices on a thread of its own while others are packed. One that is dropped before it is
 /// finished stores nothing.
 struct Writer {
     /// The end of the matrices is `None`; without it, loading has failed.
-    sender: Option<Sender<Option<PackedTensor<Tiles>>>>,
+    sender: Option<Sender<Option<PackedTensor<WeightBytes>>>>,
     thread: Option<JoinHandle<Result<Stored>>>,
     /// Nothing ever comes; it hangs up when the thread ends.
     end: Receiver<()>,
@@ -270,13 +243,13 @@ struct Writer {
 
 impl Writer {
     fn start(cache: PackedCache, source: Fingerprint, bytes: u64) -> Option<Self> {
-        let (sender, receiver) = mpsc::channel::<Option<PackedTensor<Tiles>>>();
+        let (sender, receiver) = mpsc::channel::<Option<PackedTensor<WeightBytes>>>();
         let taken = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&taken);
         let (alive, end) = mpsc::channel();
         let mut next = move || match receiver.recv() {
             Ok(Some(tensor)) => {
-                counter.fetch_add(tensor.bytes.0.bytes().len() as u64, Ordering::Relaxed);
+                counter.fetch_add(tensor.bytes.len() as u64, Ordering::Relaxed);
                 Some(Ok(tensor))
             }
             Ok(None) => None,
@@ -300,8 +273,8 @@ impl Writer {
         })
     }
 
-    fn send(&mut self, tensor: PackedTensor<Tiles>) {
-        self.sent += tensor.bytes.0.bytes().len() as u64;
+    fn send(&mut self, tensor: PackedTensor<WeightBytes>) {
+        self.sent += tensor.bytes.len() as u64;
         if let Some(sender) = &self.sender {
             // A writer that has stopped says why when it is finished.
             let _ = sender.send(Some(tensor));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use lfm2_hub::{Error, PackedCache, Result, StoredType, TensorInfo, TensorSource};
-use lfm2_kernels::packed::{BlockType, PackedMatrix};
+use lfm2_kernels::packed::{BlockType, PackedMatrix, PackedStack};
 
 use crate::loading::{Loading, PackedName};
 use crate::{Embedding, Linear, LoadProgress};
@@ -282,52 +282,37 @@ impl Weights {
         if !self.packs() || cols % UNIT != 0 {
             return Ok(None);
         }
-        let (stack, rows) = match info.shape[..] {
-            [rows, _] => (None, rows),
-            [count, rows, _] if count > 0 => (Some(count), rows),
+        let shape = match info.shape[..] {
+            [rows, _] => [1, rows, cols],
+            [count, rows, _] => [count, rows, cols],
             _ => return Ok(None),
         };
-        let names = (0..stack.unwrap_or(1)).map(|index| PackedName {
-            tensor: name,
-            index: stack.map(|_| index),
-            kind,
-            rows,
-            cols,
-        });
-        let recalled = names.clone().map(|name| self.loading.recall(name));
-        let mut matrices = match recalled.collect::<Option<Vec<_>>>() {
-            Some(matrices) => matrices,
-            None => match self.pack(name, names)? {
-                Some(matrices) => matrices,
+        let tensor = PackedName { name, kind, shape };
+        let stack = match self.loading.recall(tensor) {
+            Some(stack) => stack,
+            None => match self.pack(tensor)? {
+                Some(stack) => stack,
                 None => return Ok(None),
             },
         };
-        Ok(match stack {
-            Some(_) => Some(Matrix::PackedStack(matrices)),
-            None => matrices.pop().map(Matrix::Packed),
+        Ok(match info.shape.len() {
+            2 => stack.matrix(0).map(Matrix::Packed),
+            _ => Some(Matrix::PackedStack(stack)),
         })
     }
 
     /// Sorts the matrices of a tensor for the kernels; `None` when it is not stored in blocks.
-    fn pack<'a>(
-        &self,
-        tensor: &str,
-        names: impl ExactSizeIterator<Item = PackedName<'a>>,
-    ) -> Result<Option<Vec<PackedMatrix>>> {
-        let Some(blocks) = self.source.blocks(tensor)? else {
+    fn pack(&self, tensor: PackedName<'_>) -> Result<Option<PackedStack>> {
+        let PackedName { name, kind, shape } = tensor;
+        let Some(blocks) = self.source.blocks(name)? else {
             return Ok(None);
         };
-        let each = blocks.chunks(blocks.len().div_ceil(names.len().max(1)).max(1));
-        let pack = |(name, blocks): (PackedName<'a>, &[u8])| {
-            let matrix = PackedMatrix::from_blocks(name.kind, name.rows, name.cols, blocks)
-                .map_err(|e| Error::InvalidInput(format!("tensor \"{tensor}\": {e}")))?;
-            self.loading.remember(name, &matrix);
-            Ok(matrix)
-        };
-        let matrices = names.zip(each).map(pack).collect::<Result<Vec<_>>>()?;
+        let stack = PackedStack::from_blocks(kind, shape, &blocks)
+            .map_err(|e| Error::InvalidInput(format!("tensor \"{name}\": {e}")))?;
         drop(blocks);
-        self.source.release(tensor);
-        Ok(Some(matrices))
+        self.source.release(name);
+        self.loading.remember(tensor, &stack);
+        Ok(Some(stack))
     }
 
     fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<(String, TensorInfo)> {
@@ -359,7 +344,7 @@ pub enum Matrix {
     /// GGML blocks, sorted for the CPU's kernels.
     Packed(PackedMatrix),
     /// A stack of such matrices.
-    PackedStack(Vec<PackedMatrix>),
+    PackedStack(PackedStack),
     /// GGML blocks along the rows, for other devices.
     Blocks(Arc<candle_core::quantized::QTensor>),
 }
@@ -370,14 +355,12 @@ impl Matrix {
     /// # Errors
     /// When this is not a stack or has fewer matrices.
     pub fn index(&self, index: usize) -> Result<Self> {
+        let missing =
+            || Error::InvalidInput(format!("matrix {index} of a stack that does not have it"));
         match self {
             Self::Dense(stack) => Ok(Self::Dense(stack.get(index)?.contiguous()?)),
-            Self::PackedStack(stack) if index < stack.len() => {
-                Ok(Self::Packed(stack[index].clone()))
-            }
-            Self::Packed(_) | Self::PackedStack(_) => Err(Error::InvalidInput(format!(
-                "matrix {index} of a stack that does not have it"
-            ))),
+            Self::PackedStack(stack) => stack.matrix(index).map(Self::Packed).ok_or_else(missing),
+            Self::Packed(_) => Err(missing()),
             Self::Blocks(stack) => Ok(Self::Blocks(Arc::new(index_blocks(stack, index)?))),
         }
     }

@@ -268,9 +268,9 @@ fn matrices_of_another_shape_or_format_are_packed_again() -> Result<()> {
     };
     let length = found["length"].as_u64().context("no length")?;
     let side = |i: usize| found["shape"][i].as_u64().map_or(0, |n| n as usize);
-    let right = [side(0), side(1)];
+    let right = [side(0), side(1), side(2)];
     let wrong = [
-        (format, [right[1] * 2, right[0]], length),
+        (format, [right[0] * 2, right[1], right[2]], length),
         ("q9_9", right, length),
         (format, right, length - 1),
     ];
@@ -281,7 +281,7 @@ fn matrices_of_another_shape_or_format_are_packed_again() -> Result<()> {
         let tensor = PackedTensor {
             name: name.to_owned(),
             format,
-            shape,
+            shape: shape.to_vec(),
             bytes: vec![0x55; length as usize],
         };
         let cache = fixture.cache();

@@ -1,6 +1,7 @@
 //! From the flags to an opened model.
 
 use std::env::{self, VarError};
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -90,16 +91,16 @@ pub(crate) fn load(args: DeviceArgs) -> Result<LoadOptions> {
         options = options.with_accuracy(Accuracy::Exact);
     }
     options.quantize = args.quantize;
-    options.packed_cache = packed_cache(args);
+    options.packed_cache = packed_cache(args, env::var_os(PACKED_CACHE_VARIABLE));
     Ok(options)
 }
 
-/// Where packed weights are kept, if anywhere.
-fn packed_cache(args: DeviceArgs) -> Option<PackedCache> {
+/// Where packed weights are kept, if anywhere, by the flags and the variable.
+fn packed_cache(args: DeviceArgs, variable: Option<OsString>) -> Option<PackedCache> {
     if args.no_packed_cache {
         return None;
     }
-    let folder = match env::var_os(PACKED_CACHE_VARIABLE) {
+    let folder = match variable {
         Some(value) if value == "off" => None,
         Some(value) if !value.is_empty() => Some(value.into()),
         Some(_) | None => PackedCache::user_folder(),
@@ -111,5 +112,34 @@ fn missing(feature: &str, cause: &impl std::fmt::Display) -> lfm2::hub::Error {
     hub::Error::Unsupported {
         what: format!("the device \"{feature}\" ({cause})"),
         hint: format!("it needs the hardware and a build with `--features {feature}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_flag_and_the_variable_say_where_packed_weights_are_kept() {
+        let args = |no_packed_cache| DeviceArgs {
+            device: DeviceKind::Cpu,
+            dtype: None,
+            quantize: None,
+            exact: false,
+            no_packed_cache,
+        };
+        let folder = |no, variable: Option<&str>| {
+            let cache = packed_cache(args(no), variable.map(OsString::from));
+            cache.map(|cache| cache.folder().to_path_buf())
+        };
+        assert_eq!(folder(false, None), PackedCache::user_folder());
+        assert_eq!(folder(false, Some("")), PackedCache::user_folder());
+        assert_eq!(
+            folder(false, Some("/x/y")).as_deref(),
+            Some(Path::new("/x/y"))
+        );
+        assert_eq!(folder(false, Some("off")), None);
+        assert_eq!(folder(true, Some("/x/y")), None);
     }
 }

@@ -31,13 +31,13 @@ const ALIGNMENT: u64 = 4096;
 /// More than the head of any model takes.
 const MAX_HEAD_BYTES: u64 = 64 << 20;
 
-/// A matrix of a [`PackedFile`].
+/// A matrix of a [`PackedFile`], or a stack of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackedEntry {
     name: String,
     format: String,
-    shape: [usize; 2],
+    shape: Vec<usize>,
     offset: u64,
     length: u64,
     /// CRC-32 of every piece.
@@ -50,9 +50,9 @@ impl PackedEntry {
         &self.format
     }
 
-    /// Rows and columns.
-    pub fn shape(&self) -> [usize; 2] {
-        self.shape
+    /// Rows and columns, behind the number of matrices of a stack.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
     /// How many bytes there are.
@@ -61,15 +61,15 @@ impl PackedEntry {
     }
 }
 
-/// A matrix to be stored.
+/// A matrix to be stored, or a stack of them.
 #[derive(Debug, Clone)]
 pub struct PackedTensor<B> {
     /// A name that no other matrix has.
     pub name: String,
     /// The name of the format that the bytes are in.
     pub format: &'static str,
-    /// Rows and columns.
-    pub shape: [usize; 2],
+    /// Rows and columns, behind the number of matrices of a stack.
+    pub shape: Vec<usize>,
     /// The bytes.
     pub bytes: B,
 }

@@ -1,11 +1,11 @@
 //! [`PackedMatrix`]: weights sorted into tiles.
 
 use super::format::BlockType;
-use super::memory::{Pages, WeightBytes};
-use super::pack::{pack_tile, unpack_row};
+use super::memory::WeightBytes;
+use super::pack::unpack_row;
+use super::stack::PackedStack;
 use crate::ShapeError;
 use crate::simd::dot16::ROWS;
-use crate::threads::{SharedMut, for_each_task};
 
 /// A weight matrix `(rows, cols)`, outputs by inputs, in tiles of sixteen rows. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -15,9 +15,6 @@ pub struct PackedMatrix {
     cols: usize,
     bytes: WeightBytes,
 }
-
-/// Tiles one task packs.
-const TASK_TILES: usize = 8;
 
 impl PackedMatrix {
     /// Sorts the blocks of a GGUF tensor, row after row, on all threads.
@@ -30,33 +27,8 @@ impl PackedMatrix {
         cols: usize,
         blocks: &[u8],
     ) -> Result<Self, ShapeError> {
-        let len = Self::packed_len(kind, rows, cols)?;
-        let row_bytes = cols / kind.block_len() * kind.block_bytes();
-        let expected = ShapeError::product("bytes of a packed matrix", &[rows, row_bytes])?;
-        ShapeError::check("bytes of a packed matrix", expected, blocks.len())?;
-
-        let mut pages = Pages::zeroed(len);
-        let tile_bytes = kind.tile_bytes(cols);
-        if tile_bytes > 0 {
-            let shared = SharedMut::new(&mut pages[..len]);
-            let tiles = len / tile_bytes;
-            for_each_task(tiles.div_ceil(TASK_TILES), len, |task| {
-                for tile in task * TASK_TILES..tiles.min((task + 1) * TASK_TILES) {
-                    let first = tile * ROWS;
-                    let present = ROWS.min(rows - first);
-                    let own = &blocks[first * row_bytes..][..present * row_bytes];
-                    // SAFETY: tiles are disjoint.
-                    let target = unsafe { shared.slice(tile * tile_bytes, tile_bytes) };
-                    pack_tile(kind, own.chunks_exact(row_bytes), target);
-                }
-            });
-        }
-        Ok(Self {
-            kind,
-            rows,
-            cols,
-            bytes: pages.into(),
-        })
+        let stack = PackedStack::from_blocks(kind, [1, rows, cols], blocks)?;
+        Self::from_packed(kind, rows, cols, stack.bytes().clone())
     }
 
     /// A matrix that was packed before; `bytes` are what [`bytes`](Self::bytes) gave.

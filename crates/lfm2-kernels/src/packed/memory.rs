@@ -8,29 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::threads::for_each_chunk;
 
-/// Read-only bytes, owned or lent by something that keeps them alive, such as a mapped file.
+/// Read-only bytes that several can share. Cloning is cheap.
 #[derive(Clone)]
-pub struct WeightBytes(Source);
-
-#[derive(Clone)]
-enum Source {
-    Owned(Arc<Pages>),
-    Lent {
-        owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-        start: usize,
-        len: usize,
-    },
+pub struct WeightBytes {
+    pages: Arc<Pages>,
+    start: usize,
+    len: usize,
 }
 
 impl WeightBytes {
-    /// `len` bytes from `start` of what `owner` refers to; `None` when it has fewer.
-    pub fn lent(
-        owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-        start: usize,
-        len: usize,
-    ) -> Option<Self> {
-        (*owner).as_ref().get(start..start.checked_add(len)?)?;
-        Some(Self(Source::Lent { owner, start, len }))
+    /// `len` bytes of these from `start` on; `None` when there are fewer.
+    pub fn part(&self, start: usize, len: usize) -> Option<Self> {
+        self.get(start..start.checked_add(len)?)?;
+        Some(Self {
+            pages: Arc::clone(&self.pages),
+            start: self.start + start,
+            len,
+        })
     }
 
     /// `len` bytes of own memory, which `read` fills on all threads: it is called for every run of
@@ -63,7 +57,11 @@ impl WeightBytes {
 
 impl From<Pages> for WeightBytes {
     fn from(pages: Pages) -> Self {
-        Self(Source::Owned(Arc::new(pages)))
+        Self {
+            start: 0,
+            len: pages.len(),
+            pages: Arc::new(pages),
+        }
     }
 }
 
@@ -71,23 +69,19 @@ impl Deref for WeightBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Source::Owned(pages) => pages,
-            // An owner whose bytes shrink is refused here, not read out of bounds.
-            Source::Lent { owner, start, len } => {
-                (**owner).as_ref().get(*start..start + len).unwrap_or(&[])
-            }
-        }
+        &self.pages[self.start..self.start + self.len]
+    }
+}
+
+impl AsRef<[u8]> for WeightBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 
 impl fmt::Debug for WeightBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.0 {
-            Source::Owned(_) => "owned",
-            Source::Lent { .. } => "lent",
-        };
-        write!(f, "WeightBytes({} bytes, {kind})", self.len())
+        write!(f, "WeightBytes({} bytes)", self.len)
     }
 }
 

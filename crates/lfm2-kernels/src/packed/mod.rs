@@ -15,6 +15,7 @@ pub(crate) mod memory;
 mod multiply;
 mod pack;
 mod rows;
+mod stack;
 
 pub use format::{BlockType, Precision};
 pub(crate) use memory::Pages;
@@ -23,3 +24,4 @@ pub use matrix::PackedMatrix;
 pub use memory::WeightBytes;
 pub use multiply::{GatedProduct, Product, Sum, multiply, multiply_gated};
 pub use rows::{QuantizedRows, Rows, with_quantized, with_quantized_each};
+pub use stack::PackedStack;

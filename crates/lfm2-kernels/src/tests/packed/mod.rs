@@ -2,14 +2,12 @@
 
 mod blocks;
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::{Random, assert_near, config, isas, naive};
 use crate::packed::{
-    BlockType, GatedProduct, PackedMatrix, Precision, Product, Rows, Sum, WeightBytes, multiply,
-    multiply_gated, with_quantized, with_quantized_each,
+    BlockType, GatedProduct, PackedMatrix, PackedStack, Precision, Product, Rows, Sum, WeightBytes,
+    multiply, multiply_gated, with_quantized, with_quantized_each,
 };
 use crate::{Isa, MatMut, MatRef, ShapeError};
 
@@ -300,19 +298,48 @@ fn zeros_and_the_smallest_numbers_give_zero() {
 }
 
 #[test]
-fn packed_bytes_can_be_lent() {
-    let (packed, _) = matrix(BlockType::Q5_K, 33, 256, 8);
-    let mut file = vec![9; 5];
-    file.extend_from_slice(packed.bytes());
-    let len = packed.bytes().len();
-    let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(file);
-    let lent = WeightBytes::lent(Arc::clone(&owner), 5, len).unwrap();
-    let again = PackedMatrix::from_packed(BlockType::Q5_K, 33, 256, lent).unwrap();
-    let x = Random(9).values(2 * 256, 0);
-    let isa = Isa::best();
-    assert_eq!(product(isa, &x, 2, &packed), product(isa, &x, 2, &again));
-    assert!(WeightBytes::lent(Arc::clone(&owner), 6, len).is_none());
-    assert!(WeightBytes::lent(owner, usize::MAX, 2).is_none());
+fn matrices_of_a_stack_are_those_packed_alone() {
+    // Rows that do not fill their last tile, and enough of them for several tasks.
+    for (kind, [count, rows, cols]) in [
+        (BlockType::Q5_K, [3, 33, 256]),
+        (BlockType::Q4_0, [5, 200, 64]),
+        (BlockType::Q8_0, [1, 16, 32]),
+    ] {
+        let each: Vec<_> = (0..count)
+            .map(|i| blocks::random(kind, rows, cols, i as u64))
+            .collect();
+        let stack = PackedStack::from_blocks(kind, [count, rows, cols], &each.concat()).unwrap();
+        for (index, blocks) in each.iter().enumerate() {
+            let alone = PackedMatrix::from_blocks(kind, rows, cols, blocks).unwrap();
+            let found = stack.matrix(index).unwrap();
+            assert_eq!((found.rows(), found.cols()), (rows, cols));
+            assert_eq!(found.bytes(), alone.bytes(), "{kind} {index}");
+        }
+        assert!(stack.matrix(count).is_none() && stack.matrix(usize::MAX).is_none());
+        let bytes = stack.bytes().clone();
+        let again = PackedStack::from_packed(kind, [count, rows, cols], bytes.clone()).unwrap();
+        let last = count - 1;
+        assert_eq!(
+            again.matrix(last).unwrap().bytes(),
+            stack.matrix(last).unwrap().bytes()
+        );
+        assert!(PackedStack::from_packed(kind, [count, rows + 16, cols], bytes).is_err());
+    }
+    let none = PackedStack::from_blocks(BlockType::Q4_0, [0, 16, 32], &[]).unwrap();
+    assert!(none.matrix(0).is_none());
+}
+
+#[test]
+fn parts_of_packed_bytes_stay_within_them() {
+    let bytes = WeightBytes::read(100, 10, |start, piece| {
+        piece.fill(start as u8);
+        Ok::<(), ()>(())
+    });
+    let middle = bytes.unwrap().part(15, 50).unwrap();
+    assert_eq!((middle[0], middle[5], middle.len()), (10, 20, 50));
+    let inner = middle.part(40, 10).unwrap();
+    assert_eq!((inner[0], inner[9]), (50, 60));
+    assert!(middle.part(41, 10).is_none() && middle.part(usize::MAX, 2).is_none());
 }
 
 #[test]
