@@ -55,6 +55,7 @@ fn negated(half: [u8; 2]) -> [u8; 2] {
 
 impl Unit {
     /// Unit `index` of a block.
+    #[inline(always)]
     fn read(kind: BlockType, block: &[u8], index: usize) -> Self {
         let nibbles = |bytes: &[u8]| {
             std::array::from_fn(|g| (word(bytes, g % 4) >> (4 * (g / 4))) & every(15))
@@ -116,6 +117,7 @@ impl Unit {
     }
 
     /// Writes row `row` of a unit of a tile.
+    #[inline(always)]
     fn write(&self, kind: BlockType, unit: &mut [u8], row: usize) {
         let (scales, lines) = unit.split_at_mut(kind.scale_bytes());
         match kind.scales() {
@@ -210,6 +212,19 @@ pub(super) fn pack_tile<'a>(
     rows: impl Iterator<Item = &'a [u8]>,
     tile: &mut [u8],
 ) {
+    // Each format gets a loop of its own, in which every choice by format is gone.
+    macro_rules! each {
+        ($($name:ident)+) => {
+            match kind {
+                $(BlockType::$name => pack_tile_of(BlockType::$name, rows, tile),)+
+            }
+        };
+    }
+    each!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K);
+}
+
+#[inline(always)]
+fn pack_tile_of<'a>(kind: BlockType, rows: impl Iterator<Item = &'a [u8]>, tile: &mut [u8]) {
     let head_bytes = kind.head_bytes();
     let block_in_tile = head_bytes + kind.units() * kind.unit_bytes();
     for (row, blocks) in rows.enumerate() {
