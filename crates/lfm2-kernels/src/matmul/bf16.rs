@@ -155,7 +155,7 @@ impl Block<'_> {
                 let mut row = 0;
                 macro_rules! rows {
                     ($count:literal) => {
-                        while row + $count <= height {
+                        while height - row >= $count {
                             let sums = accumulate::<$count>(token, lines, panel, height, row);
                             for (m, sums) in sums.iter().enumerate() {
                                 self.write(start + row + m, sums, first > 0);

@@ -393,9 +393,9 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             macro_rules! rows {
                 ($rows:literal, $tiles:literal) => {
                     while S::ACTIVATIONS >= $rows * $tiles
-                        && row + $rows <= height
+                        && height - row >= $rows
                         && (row == 0 || done == $tiles)
-                        && tile + $tiles <= count
+                        && count - tile >= $tiles
                     {
                         let walk = Walk {
                             tile: tiles.as_ptr().wrapping_add(tile * tile_bytes),

@@ -138,7 +138,7 @@ impl Simd for Scalar {
         // SAFETY: forwarded from the caller.
         unsafe {
             p.cast::<[i8; LANES]>()
-                .write_unaligned(each(v, |v| v as i8))
+                .write_unaligned(each(v, |v| v as i8));
         }
     }
 }
