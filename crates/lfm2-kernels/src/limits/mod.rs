@@ -113,7 +113,8 @@ impl fmt::Debug for Memory {
 
 /// So many bytes in whole units, in values.
 fn rounded(bytes: usize) -> usize {
-    (bytes / size_of::<f32>()).next_multiple_of(UNIT).max(UNIT)
+    let values = bytes.div_ceil(size_of::<f32>());
+    values.next_multiple_of(UNIT).max(UNIT)
 }
 
 fn read_rate(values: &[f32], isa: Isa, threads: usize) -> f64 {

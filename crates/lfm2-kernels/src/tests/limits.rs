@@ -39,6 +39,15 @@ proptest! {
 }
 
 #[test]
+fn memory_is_never_less_than_was_asked_for() {
+    // Whole units and a byte.
+    for bytes in [0, 1, 511, 512, 513, 3073] {
+        assert!(Memory::new(bytes).bytes() >= bytes.max(1), "{bytes}");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too much arithmetic")]
 fn every_instruction_set_has_limits() {
     let memory = Memory::new(1 << 16);
     for isa in isas() {

@@ -32,8 +32,13 @@ pub(crate) fn config() -> Config {
     Config {
         failure_persistence: None,
         // Miri is slow, and looks for something else.
-        ..Config::with_cases(if cfg!(miri) { 4 } else { 64 })
+        ..Config::with_cases(if cfg!(miri) { 2 } else { 64 })
     }
+}
+
+/// The largest size to test: the usual one, or else what Miri can do within seconds.
+const fn most(usual: usize, under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { usual }
 }
 
 /// A small generator: data follows from sizes and a seed, so failures shrink to small sizes.
