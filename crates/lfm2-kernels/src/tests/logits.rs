@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{Random, config, isas, naive};
+use super::{Random, config, isas, most, naive};
 use crate::{argmax, log_sum_exp, top_k};
 
 /// Values with many equals, some infinite and some NaN.
@@ -12,14 +12,14 @@ fn rough_values() -> impl Strategy<Value = Vec<f32>> {
         1 => Just(f32::NAN),
         1 => Just(-0.0),
     ];
-    prop::collection::vec(value, 0..=300)
+    prop::collection::vec(value, 0..=most(300, 40))
 }
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn top_k_is_a_stable_sort(values in rough_values(), k in 0_usize..=310) {
+    fn top_k_is_a_stable_sort(values in rough_values(), k in 0..=most(310, 50)) {
         let expected = naive::top_k(&values, k);
         for isa in isas() {
             let found = top_k(isa, &values, k);
@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn log_sum_exp_matches(len in 1_usize..=3000, offset in 0_usize..4, scale in 0.0_f32..200.0, seed: u64) {
+    fn log_sum_exp_matches(len in 1..=most(3000, 300), offset in 0_usize..4, scale in 0.0_f32..200.0, seed: u64) {
         let mut values = Random(seed).values(len, offset);
         values.iter_mut().for_each(|value| *value *= scale);
         let expected = naive::log_sum_exp(&values);
