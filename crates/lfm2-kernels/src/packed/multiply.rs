@@ -265,15 +265,16 @@ fn tiles_together(rows: usize) -> usize {
     match rows {
         ..=2 => 4,
         3..=4 => 2,
-        _ => 1,
+        5..=8 => 1,
+        _ => 2,
     }
 }
 
 /// The results of the tiles that are walked side by side with the rows of a panel: for every tile, as
-/// many as the panel has rows. Neither of the two has more than [`tiles_together`] leaves room for.
-type Results = [[f32; ROWS]; PANEL];
+/// many as the panel has rows. Four tiles meet two rows at most, see [`tiles_together`].
+type Results = [[f32; ROWS]; 2 * PANEL];
 
-const NO_RESULTS: Results = [[0.0; ROWS]; PANEL];
+const NO_RESULTS: Results = [[0.0; ROWS]; 2 * PANEL];
 
 /// Multiplies the rows of a panel with the rows of up to four tiles.
 fn walk(
@@ -384,15 +385,21 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             results,
         } = self.0;
         let tile_bytes = F::TYPE.tile_bytes(units * UNIT);
-        assert!(height * count <= PANEL && tiles.len() == count * tile_bytes);
+        assert!(height * count <= 2 * PANEL && tiles.len() == count * tile_bytes);
         assert!(records.len() == units * height * B::PRECISION.record_words());
+        // Wide sums take three registers for each row and tile, narrow ones two.
+        let room = if B::WIDE {
+            S::ACTIVATIONS
+        } else {
+            S::ACTIVATIONS * 3 / 2
+        };
         let mut tile = 0;
         while tile < count {
             let mut row = 0;
             let mut done = 1;
             macro_rules! rows {
                 ($rows:literal, $tiles:literal) => {
-                    while S::ACTIVATIONS >= $rows * $tiles
+                    while room >= $rows * $tiles
                         && height - row >= $rows
                         && (row == 0 || done == $tiles)
                         && count - tile >= $tiles
@@ -421,11 +428,14 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             }
             rows!(2, 4);
             rows!(1, 4);
+            rows!(6, 2);
             rows!(4, 2);
+            rows!(2, 2);
             rows!(8, 1);
             rows!(6, 1);
             rows!(4, 1);
             rows!(2, 1);
+            rows!(1, 2);
             rows!(1, 1);
             tile += done;
         }
@@ -474,15 +484,16 @@ impl Walk {
                         record,
                         height: self.height,
                     };
-                    for t in 0..T {
-                        let unit = unit.add(t * self.tile_bytes);
-                        if self.stream {
+                    if self.stream {
+                        for t in 0..T {
+                            let ahead = unit.wrapping_add(t * self.tile_bytes + PREFETCH);
                             for line in (0..F::TYPE.unit_bytes()).step_by(LINE) {
-                                s.prefetch(unit.wrapping_add(PREFETCH + line));
+                                s.prefetch(ahead.wrapping_add(line));
                             }
                         }
-                        add_unit::<S, F, B, M>(s, heads[t], unit, row, &mut results[t]);
                     }
+                    let tiles = (unit, self.tile_bytes);
+                    add_unit::<S, F, B, M, T>(s, &heads, tiles, row, &mut results);
                     unit = unit.add(F::TYPE.unit_bytes());
                     record = record.wrapping_add(record_words);
                 }
@@ -645,29 +656,32 @@ unsafe fn two_bits<S: Simd>(s: S, line: *const u8, group: usize) -> S::Bytes {
     s.keep(moved, 3 << 4)
 }
 
-/// Adds the products of a unit with a record to the results of `M` rows.
+/// Adds the products of a unit of each of `T` tiles with a record to the results of `M` rows.
 ///
 /// # Safety
-/// A unit of format `F` must be readable at `unit`; `row` must be in a record of activations rounded to
-/// `B`, with at least `M - 1` rows behind it.
+/// A unit of format `F` must be readable at `unit` and at every `tile_bytes` bytes from there, `T` times;
+/// `row` must be in a record of activations rounded to `B`, with at least `M - 1` rows behind it.
 #[inline(always)]
-unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize>(
+unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
     s: S,
-    head: [S::Floats; 2],
-    unit: *const u8,
+    heads: &[[S::Floats; 2]; T],
+    (unit, tile_bytes): (*const u8, usize),
     row: Row,
-    results: &mut [S::Floats; M],
+    results: &mut [[S::Floats; M]; T],
 ) {
     let lines = unit.wrapping_add(F::TYPE.scale_bytes());
     let groups = UNIT / 4 / F::PARTS;
     for part in 0..F::PARTS {
-        // SAFETY: by the contract, for all reads of the unit and of the record.
+        // SAFETY: by the contract, for all reads of the units and of the record.
         unsafe {
-            let mut low = [s.ints(0); M];
-            let mut high = [s.ints(0); M];
+            let mut low = [[s.ints(0); M]; T];
+            let mut high = [[s.ints(0); M]; T];
             if let Some(bits) = F::TYPE.zero_bits() {
                 for m in 0..M {
-                    low[m] = zero_offset::<S, F, B>(s, bits, row, part, m);
+                    let offset = zero_offset::<S, F, B>(s, bits, row, part, m);
+                    for t in 0..T {
+                        low[t][m] = offset;
+                    }
                 }
             }
             for group in 0..groups {
@@ -676,33 +690,46 @@ unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize>(
                     1 => group / 2 + group % 2 * 4,
                     _ => part * groups + group,
                 };
-                let levels = levels::<S, F>(s, lines, group);
+                let mut weights = [s.bytes(lines); T];
+                for t in 0..T {
+                    weights[t] = levels::<S, F>(s, lines.add(t * tile_bytes), group);
+                }
                 let word = B::PRECISION.numbers() + group;
                 for m in 0..M {
+                    // Read once for all tiles: reading is what there is least room for.
                     let x = row.record.add(word * row.height + m).cast::<i8>();
                     if B::WIDE {
-                        high[m] = dot::<S, F>(s, high[m], levels, x);
+                        for t in 0..T {
+                            high[t][m] = dot::<S, F>(s, high[t][m], weights[t], x);
+                        }
                         let x = x.add(4 * UNIT / 4 * row.height);
-                        low[m] = dot::<S, F>(s, low[m], levels, x);
+                        for t in 0..T {
+                            low[t][m] = dot::<S, F>(s, low[t][m], weights[t], x);
+                        }
                     } else {
-                        low[m] = dot::<S, F>(s, low[m], levels, x);
+                        for t in 0..T {
+                            low[t][m] = dot::<S, F>(s, low[t][m], weights[t], x);
+                        }
                     }
                 }
             }
-            let scale = scale::<S, F>(s, head, unit, part);
-            for m in 0..M {
-                let whole = if B::WIDE {
-                    s.plus(s.times_power::<7>(high[m]), low[m])
-                } else {
-                    low[m]
-                };
-                let value = s.times(s.floats(whole), s.float(row.number(SCALE, m)));
-                results[m] = s.times_plus(value, scale, results[m]);
-            }
-            if let Some(minimum) = minimum::<S, F>(s, head, unit) {
+            for t in 0..T {
+                let unit = unit.add(t * tile_bytes);
+                let scale = scale::<S, F>(s, heads[t], unit, part);
                 for m in 0..M {
-                    let sum = s.float(row.number(SUM, m));
-                    results[m] = s.minus_times(minimum, sum, results[m]);
+                    let whole = if B::WIDE {
+                        s.plus(s.times_power::<7>(high[t][m]), low[t][m])
+                    } else {
+                        low[t][m]
+                    };
+                    let value = s.times(s.floats(whole), s.float(row.number(SCALE, m)));
+                    results[t][m] = s.times_plus(value, scale, results[t][m]);
+                }
+                if let Some(minimum) = minimum::<S, F>(s, heads[t], unit) {
+                    for m in 0..M {
+                        let sum = s.float(row.number(SUM, m));
+                        results[t][m] = s.minus_times(minimum, sum, results[t][m]);
+                    }
                 }
             }
         }

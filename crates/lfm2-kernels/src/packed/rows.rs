@@ -1,6 +1,6 @@
 //! Activations as whole numbers: [`with_quantized`].
 //!
-//! Rows are kept in panels of eight, the last one as high as there are rows. A panel has a record per
+//! Rows are kept in panels of twelve, the last one as high as there are rows. A panel has a record per
 //! 32 inputs, and a record has for each of its `h` rows
 //!
 //! * the scale (`f32`),
@@ -19,7 +19,7 @@ use crate::threads::{SharedMut, for_each_task};
 use crate::{Isa, MatRef, ShapeError};
 
 /// Rows of a full panel.
-pub(super) const PANEL: usize = 8;
+pub(super) const PANEL: usize = 12;
 
 /// Where a record has the scales, in words per row.
 pub(super) const SCALE: usize = 0;

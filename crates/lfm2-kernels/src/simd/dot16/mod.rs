@@ -25,7 +25,7 @@ pub trait Dot16: Copy + Send + Sync + 'static {
     /// Sixteen `f32`.
     type Floats: Copy;
 
-    /// For how many rows of activations the registers suffice when each has `Ints` and `Floats`.
+    /// For how many sums the registers suffice when each takes three.
     const ACTIVATIONS: usize;
 
     /// Reads 64 bytes.
