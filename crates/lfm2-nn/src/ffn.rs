@@ -21,7 +21,11 @@ impl SwiGlu {
     pub fn load(weights: &Weights, hidden: usize, width: usize) -> lfm2_hub::Result<Self> {
         Ok(Self {
             w1: weights.pp("w1").linear(hidden, width, Bias::Without)?,
-            w2: weights.pp("w2").linear(width, hidden, Bias::Without)?,
+            // Its input is a product of two, so its errors are, too.
+            w2: weights
+                .pp("w2")
+                .linear(width, hidden, Bias::Without)?
+                .fine(),
             w3: weights.pp("w3").linear(hidden, width, Bias::Without)?,
         })
     }

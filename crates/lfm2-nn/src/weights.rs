@@ -30,10 +30,9 @@ impl From<bool> for Bias {
 /// How finely activations are kept where they meet weights, on a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accuracy {
-    /// About as finely as the weights are: with 4-bit weights rounded to 8 bits per 32 values in
-    /// feed-forward layers and to 16 bits elsewhere, with `bf16` weights to `bf16`. With 4-bit weights
-    /// logits keep a mean cosine of 0.999 to the exact ones on the checkpoints of the tests, and of
-    /// 0.998 on random weights of LFM2-350M's shape.
+    /// About as finely as the weights are: with 4-bit weights rounded to 8 bits per 32 values where
+    /// feed-forward layers begin and in experts, and to 16 bits elsewhere, with `bf16` weights to
+    /// `bf16`. Logits keep a mean cosine of at least 0.999 to the exact ones.
     #[default]
     ByWeights,
     /// So finely that it does not show: 16 bits per 32 values with weights in blocks, and `f32` with
