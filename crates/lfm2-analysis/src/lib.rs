@@ -1,0 +1,1 @@
+//! Which dimension of an embedding says what.

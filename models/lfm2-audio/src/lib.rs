@@ -1,0 +1,1 @@
+//! LFM2-Audio: speech in, speech out.

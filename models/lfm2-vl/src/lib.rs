@@ -1,0 +1,1 @@
+//! LFM2-VL: pictures in, text out.
