@@ -18,6 +18,7 @@
 //! | [`rope`](mod@rope) | rotary embedding in the halves form |
 //! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, softmax |
 //! | [`logits`] | arg-max, top-k, log-sum-exp |
+//! | [`max_sim`](mod@max_sim) | late interaction: a query of many vectors with many documents |
 //!
 //! Besides, [`limits`] measures what the machine can do, and [`profile`] collects where the time goes.
 //!
@@ -47,6 +48,7 @@ pub mod isa;
 pub mod limits;
 pub mod logits;
 pub mod matmul;
+pub mod max_sim;
 pub mod norm;
 pub mod packed;
 pub mod profile;
@@ -72,6 +74,7 @@ pub use heap::keep_freed_memory;
 pub use isa::{Isa, IsaError};
 pub use logits::{argmax, log_sum_exp, top_k};
 pub use matmul::{matmul, matmul_bf16};
+pub use max_sim::{DocumentRows, Match, max_sim, max_sim_matches};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;
 pub use scratch::with_scratch;

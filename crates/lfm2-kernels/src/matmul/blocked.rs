@@ -56,7 +56,12 @@ pub(super) fn run<W: Element>(isa: Isa, x: MatRef<'_, f32>, w: MatRef<'_, W>, y:
 }
 
 /// Transposes rows of `x` into panels `(k, width)`, with zeros for rows that are not there.
-fn pack(x: MatRef<'_, f32>, rows: std::ops::Range<usize>, width: usize, packed: &mut [f32]) {
+pub(crate) fn pack(
+    x: MatRef<'_, f32>,
+    rows: std::ops::Range<usize>,
+    width: usize,
+    packed: &mut [f32],
+) {
     let k = x.cols();
     let len = packed.len();
     let packed = SharedMut::new(packed);
@@ -86,7 +91,7 @@ fn pack(x: MatRef<'_, f32>, rows: std::ops::Range<usize>, width: usize, packed: 
 }
 
 /// How many rows of `x` a panel has.
-struct PanelWidth;
+pub(crate) struct PanelWidth;
 
 impl Kernel for PanelWidth {
     type Output = usize;

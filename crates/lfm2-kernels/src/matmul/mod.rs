@@ -8,7 +8,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
-mod blocked;
+pub(crate) mod blocked;
 mod dot;
 
 use crate::threads::SharedMut;

@@ -6,6 +6,7 @@ mod isa;
 mod limits;
 mod logits;
 mod matmul;
+mod max_sim;
 mod naive;
 mod packed;
 mod profile;

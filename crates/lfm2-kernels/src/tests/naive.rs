@@ -1,6 +1,6 @@
 //! The same computations in the most obvious way, in double precision.
 
-use crate::{AttentionSpec, Visibility};
+use crate::{AttentionSpec, MatRef, Visibility};
 
 pub(super) fn matmul(x: &[f32], w: &[f32], m: usize, k: usize, n: usize) -> Vec<f64> {
     let mut y = vec![0.0; m * n];
@@ -182,4 +182,17 @@ pub(super) fn attention(
         out.extend(sums);
     }
     out
+}
+
+/// The largest product of each query row with a row of the document; nothing without rows.
+pub(super) fn max_sim(query: MatRef<'_, f32>, document: &[f32]) -> Vec<f64> {
+    let dim = query.cols();
+    if document.is_empty() {
+        return Vec::new();
+    }
+    let best = |i: usize| {
+        let products = matmul(query.row(i), document, 1, dim, document.len() / dim);
+        products.into_iter().fold(f64::NEG_INFINITY, f64::max)
+    };
+    (0..query.rows()).map(best).collect()
 }
