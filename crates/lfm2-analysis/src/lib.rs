@@ -1,1 +1,41 @@
 //! Which dimension of an embedding says what.
+//!
+//! For pairs of sentences that differ in one property only, each dimension of their embeddings gets
+//! a score (EDI, arXiv 2504.14766) from a signed-rank test, mutual information and recursive feature
+//! elimination, and regressions on chosen dimensions show what the scores are worth. This crate
+//! knows sentences and matrices of numbers; it knows no model.
+//!
+//! | I want | door |
+//! |---|---|
+//! | the whole study of some properties | [`Study::run`] |
+//! | pairs of sentences from a file | [`PairSet::read`] |
+//! | pairs of sentences without a file | [`generate`](generate()) |
+//! | one part alone | [`wilcoxon`](wilcoxon()), [`benjamini_hochberg`], [`mutual_information`], [`Sides`], [`edi`](edi()) |
+//! | tables, pictures and a page to read | [`Study::write`] |
+
+mod adjust;
+mod edi;
+mod embeddings;
+mod error;
+mod information;
+mod linalg;
+mod logistic;
+mod random;
+mod sides;
+mod split;
+mod study;
+mod wilcoxon;
+
+pub use adjust::{benjamini_hochberg, benjamini_hochberg_ln};
+pub use edi::{EdiScores, LogP, edi, minus_ln_p};
+pub use embeddings::PairedEmbeddings;
+pub use error::{Error, ErrorKind, Result};
+pub use information::{EDGES, Information, mutual_information};
+pub use logistic::{Fit, Solver};
+pub use sides::{Elimination, Sides};
+pub use split::{Split, SplitBy};
+pub use study::{
+    CONTROL, ClassScore, ClassifierStudy, CrossAccuracy, Evaluation, Property, PropertyStudy,
+    Select, Selection, Study, StudyEvent, StudyOptions, StudyProgress,
+};
+pub use wilcoxon::{Null, SignedRank, wilcoxon};
