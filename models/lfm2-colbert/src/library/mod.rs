@@ -12,13 +12,14 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lfm2_hub::Error as HubError;
 use serde_json::{Map, Value};
 
 use crate::index::{
     self, CreateOptions, Engine, Hit, Index, IndexInfo, SearchOptions, WriteOptions,
 };
-use crate::{ChunkOptions, Chunker, Listing, ReadOptions, Result, RetrievalModel, TokenVectors};
+use crate::{
+    ChunkOptions, Chunker, Error, Listing, ReadOptions, Result, RetrievalModel, TokenVectors,
+};
 
 pub use add::Added;
 pub use card::LibraryCard;
@@ -71,7 +72,7 @@ impl LibraryOptions {
             let text = format!(
                 "chunk tokens: expected at most {most}, which is what the model reads, found {tokens}"
             );
-            return Err(HubError::InvalidInput(text).into());
+            return Err(Error::input(text));
         }
         let overlap = self.overlap.unwrap_or(tokens / OVERLAP_SHARE);
         Ok(ChunkOptions::default()
@@ -105,12 +106,14 @@ impl Library {
         let folder = folder.as_ref();
         let chunks = options.chunks(&model)?;
         let chunker = Chunker::new(model.tokenizer().clone(), chunks)?;
-        let index = match index::exists(folder) && !LibraryCard::exists(folder) {
-            true => unfinished(folder, &model, options.engine)?,
-            false => {
-                let create = CreateOptions::new(model.id().as_str(), model.dim());
-                index::create(folder, &create.with_engine(options.engine))?
-            }
+        if LibraryCard::exists(folder) {
+            return Err(is_taken(folder));
+        }
+        let index = if index::exists(folder) {
+            unfinished(folder, &model, options.engine)?
+        } else {
+            let create = CreateOptions::new(model.id().as_str(), model.dim());
+            index::create(folder, &create.with_engine(options.engine))?
         };
         LibraryCard::new(options.source.clone(), chunks).write(folder)?;
         Ok(Self {
@@ -154,7 +157,7 @@ impl Library {
     /// When the question is blank.
     pub fn encode(&self, question: &str) -> Result<TokenVectors> {
         if question.trim().is_empty() {
-            return Err(HubError::InvalidInput("the question is empty".to_owned()).into());
+            return Err(Error::input("the question is empty"));
         }
         self.model.encode_query(question)
     }
@@ -226,10 +229,13 @@ fn unfinished(folder: &Path, model: &RetrievalModel, engine: Engine) -> Result<B
     let index = index::open(folder, &options)?;
     let info = index.info();
     if info.documents > 0 || info.engine != engine {
-        let text = format!("{}: there is an index already", folder.display());
-        return Err(HubError::InvalidInput(text).into());
+        return Err(is_taken(folder));
     }
     Ok(index)
+}
+
+fn is_taken(folder: &Path) -> Error {
+    Error::input(format!("{}: there is an index already", folder.display()))
 }
 
 /// Removes documents from the index of a library, which takes no model; says how many chunks each had.
