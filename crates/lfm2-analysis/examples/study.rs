@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use lfm2_analysis::{
-    PairedEmbeddings, Property, Split, Study, StudyEvent, StudyOptions, StudyProgress,
+    PairedEmbeddings, Property, ReportInfo, Split, Study, StudyEvent, StudyOptions, StudyProgress,
 };
 use safetensors::SafeTensors;
 
@@ -115,6 +115,11 @@ fn main() -> Result<()> {
         &AtomicBool::new(false),
     )?;
     eprintln!("{:7.2}s in all", start.elapsed().as_secs_f64());
-    std::fs::write(out, serde_json::to_vec_pretty(&study)?)?;
+    let info = ReportInfo {
+        model: folder.to_owned(),
+        pairs: "the files of embeddings".to_owned(),
+        ..ReportInfo::default()
+    };
+    study.write(Path::new(out), &info)?;
     Ok(())
 }

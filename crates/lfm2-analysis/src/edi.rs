@@ -39,6 +39,17 @@ impl EdiScores {
         order.sort_by(|&a, &b| self.edi[b].total_cmp(&self.edi[a]));
         order
     }
+
+    /// What test, information and elimination add to the score of `dim`, in this order; nothing for a
+    /// dimension that is not there.
+    pub fn weighted(&self, dim: usize) -> [f64; 3] {
+        let part = |weight: f64, scores: &[f64]| weight * scores.get(dim).copied().unwrap_or(0.0);
+        [
+            part(TEST, &self.test),
+            part(INFORMATION, &self.information),
+            part(ELIMINATION, &self.elimination),
+        ]
+    }
 }
 
 /// Logarithms of adjusted p-values as they enter the score.

@@ -37,8 +37,8 @@ impl Random {
     ///
     /// # Panics
     /// When there are none; every list of this crate has some.
-    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 
     /// Puts `values` into a random order.

@@ -7,8 +7,8 @@ use super::{Design, LIBRARY, Solver};
 use crate::error::{Error, Result};
 use crate::linalg::{Cholesky, dot, gram};
 
-/// Largest slope at the end of an exact fit, per row.
-const SLOPE: f64 = 1e-8;
+/// Largest slope at the end of an exact fit, per row; no class changes below it.
+const SLOPE: f64 = 1e-6;
 const STEPS: usize = 2000;
 const RIDGE: f64 = 1e-10;
 
@@ -34,7 +34,8 @@ impl ManyFit {
         let outcome = match solver {
             Solver::Library => lbfgs::minimise(&mut loss, &mut at, Start::Identity, LIBRARY),
             Solver::Exact => {
-                let factor = bound(design).ok_or_else(|| not_converged(design, f64::NAN))?;
+                let factor =
+                    start(design, classes).ok_or_else(|| not_converged(design, f64::NAN))?;
                 let stop = Stop {
                     gradient: SLOPE * rows,
                     decrease: 0.0,
@@ -72,17 +73,13 @@ fn not_converged(design: &Design, gradient: f64) -> Error {
     }
 }
 
-/// Half the products of all columns with one another: the second derivatives of one class are never
-/// larger, wherever one looks.
-fn bound(design: &Design) -> Option<Cholesky> {
-    let half = 0.5f64.sqrt();
-    let mut scaled = vec![vec![half; design.rows()]];
-    scaled.extend(
-        design
-            .columns
-            .iter()
-            .map(|column| column.iter().map(|x| half * x).collect()),
-    );
+/// The second derivatives of one class where all classes are equally likely.
+fn start(design: &Design, classes: usize) -> Option<Cholesky> {
+    let share = 1.0 / classes.max(2) as f64;
+    let root = (share * (1.0 - share)).sqrt();
+    let scale = |column: &Vec<f64>| column.iter().map(|x| root * x).collect::<Vec<f64>>();
+    let mut scaled = vec![vec![root; design.rows()]];
+    scaled.extend(design.columns.iter().map(scale));
     let mut matrix = gram(&scaled);
     for (i, row) in matrix.iter_mut().enumerate() {
         row[i] += if i == 0 { RIDGE } else { 1.0 };

@@ -1,0 +1,392 @@
+//! Pictures as SVG. No fonts, no image library: text is left to who shows it, colours of lines and
+//! letters follow the page.
+
+use std::fmt::Write as _;
+
+/// Text with what XML reserves put aside.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            // Control characters are not allowed in XML at all.
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Steps of the colour scale.
+const LEVELS: usize = 32;
+const LEFT: f64 = 110.0;
+const WIDTH: f64 = 960.0;
+const ROW: f64 = 24.0;
+/// Colours of the three parts of a score.
+pub(super) const PARTS: [(&str, &str); 3] = [
+    ("signed-rank test", "#3b6fb6"),
+    ("mutual information", "#e0913a"),
+    ("elimination", "#4f9d69"),
+];
+
+/// The colour of a value from 0 to 1: paper to dark blue over green, even in lightness.
+pub(super) fn colour(value: f64) -> String {
+    const STOPS: [[f64; 3]; 5] = [
+        [247.0, 246.0, 240.0],
+        [190.0, 221.0, 190.0],
+        [90.0, 175.0, 178.0],
+        [38.0, 104.0, 156.0],
+        [22.0, 32.0, 90.0],
+    ];
+    let place = value.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let below = (place as usize).min(STOPS.len() - 2);
+    let rest = place - below as f64;
+    let mix = |k: usize| (STOPS[below][k] + rest * (STOPS[below + 1][k] - STOPS[below][k])).round();
+    format!(
+        "#{:02x}{:02x}{:02x}",
+        mix(0) as u8,
+        mix(1) as u8,
+        mix(2) as u8
+    )
+}
+
+fn open(width: f64, height: f64, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"currentColor\">\
+         <title>{}</title>\n",
+        escape(title)
+    )
+}
+
+fn text(out: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
+    let words = escape(words);
+    let _ = writeln!(
+        out,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"
+    );
+}
+
+fn line(out: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
+    let ((x1, y1), (x2, y2)) = (from, to);
+    let _ = writeln!(
+        out,
+        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"currentColor\" {style}/>"
+    );
+}
+
+/// Rows of values from 0 to 1 as colours. Neighbours of one colour are one shape, so that thousands
+/// of cells stay a small file.
+pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
+    let columns = rows
+        .iter()
+        .map(|(_, values)| values.len())
+        .max()
+        .unwrap_or(0);
+    let bottom = rows.len() as f64 * ROW;
+    let mut out = open(WIDTH, bottom + 62.0, title);
+    let cell = (WIDTH - LEFT - 10.0) / columns.max(1) as f64;
+    let level = |value: f64| ((value * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
+    let mut shapes = vec![String::new(); LEVELS];
+    for (row, (name, values)) in rows.iter().enumerate() {
+        let top = row as f64 * ROW;
+        text(&mut out, LEFT - 8.0, top + 16.0, "end", name);
+        let mut start = 0;
+        while start < values.len() {
+            let here = level(values[start]);
+            let len = values[start..]
+                .iter()
+                .take_while(|value| level(**value) == here)
+                .count();
+            let (x, width) = (LEFT + start as f64 * cell, len as f64 * cell);
+            let _ = write!(
+                shapes[here],
+                "M{x:.2} {top}h{width:.2}v{}h-{width:.2}z",
+                ROW - 2.0
+            );
+            start += len;
+        }
+    }
+    for (level, shape) in shapes
+        .iter()
+        .enumerate()
+        .filter(|(_, shape)| !shape.is_empty())
+    {
+        let fill = colour(level as f64 / (LEVELS - 1) as f64);
+        let _ = writeln!(out, "<path fill=\"{fill}\" d=\"{shape}\"/>");
+    }
+    let step = tick_step(columns);
+    for tick in (0..columns).step_by(step) {
+        text(
+            &mut out,
+            LEFT + (tick as f64 + 0.5) * cell,
+            bottom + 14.0,
+            "middle",
+            &tick.to_string(),
+        );
+    }
+    scale(&mut out, bottom + 30.0);
+    out.push_str("</svg>\n");
+    out
+}
+
+/// The colours from 0 to 1, with numbers.
+fn scale(out: &mut String, top: f64) {
+    let width = 8.0;
+    for level in 0..LEVELS {
+        let x = LEFT + level as f64 * width;
+        let fill = colour(level as f64 / (LEVELS - 1) as f64);
+        let _ = writeln!(
+            out,
+            "<rect x=\"{x}\" y=\"{top}\" width=\"{width}\" height=\"10\" fill=\"{fill}\"/>"
+        );
+    }
+    let end = LEFT + LEVELS as f64 * width;
+    text(out, LEFT, top + 24.0, "start", "0");
+    text(out, end, top + 24.0, "end", "1");
+    text(out, LEFT - 8.0, top + 10.0, "end", "EDI");
+}
+
+/// A round distance (1, 2, 5, 10, 20, ...) with at most twelve marks.
+fn tick_step(count: usize) -> usize {
+    let mut step = 1;
+    while count > step * 12 {
+        let leads_with_two = step.to_string().starts_with('2');
+        step = if leads_with_two {
+            step / 2 * 5
+        } else {
+            step * 2
+        };
+    }
+    step
+}
+
+/// One dimension's bar.
+#[derive(Debug, Clone)]
+pub(super) struct Bar {
+    pub(super) label: String,
+    /// Lengths in the order of [`PARTS`]; their sum is at most 1.
+    pub(super) parts: [f64; 3],
+}
+
+/// Bars made of the three parts of a score.
+pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
+    let (left, width, row) = (60.0, 440.0, 18.0);
+    let bottom = 24.0 + bars.len() as f64 * row;
+    let length = width - left - 46.0;
+    let mut out = open(width, bottom + 6.0, title);
+    let mut x = left;
+    for (name, fill) in PARTS {
+        let _ = writeln!(
+            out,
+            "<rect x=\"{x:.1}\" y=\"4\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
+        );
+        text(&mut out, x + 14.0, 13.0, "start", name);
+        x += 125.0;
+    }
+    for (at, bar) in bars.iter().enumerate() {
+        let top = 24.0 + at as f64 * row;
+        text(&mut out, left - 6.0, top + 12.0, "end", &bar.label);
+        let mut x = left;
+        for (part, (name, fill)) in bar.parts.iter().zip(PARTS) {
+            let width = part * length;
+            let _ = writeln!(
+                out,
+                "<rect x=\"{x:.2}\" y=\"{top}\" width=\"{width:.2}\" height=\"{}\" fill=\"{fill}\">\
+                 <title>{name}: {part:.3}</title></rect>",
+                row - 3.0
+            );
+            x += width;
+        }
+        text(
+            &mut out,
+            x + 5.0,
+            top + 12.0,
+            "start",
+            &format!("{:.2}", bar.parts.iter().sum::<f64>()),
+        );
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+/// A line over whole numbers from 1.
+#[derive(Debug, Clone)]
+pub(super) struct Curve<'a> {
+    pub(super) name: &'a str,
+    pub(super) values: &'a [f64],
+}
+
+/// Levels that a curve is compared with, by name.
+pub(super) type Level<'a> = (&'a str, f64);
+
+const LINES: [&str; 6] = [
+    "#3b6fb6", "#e0913a", "#4f9d69", "#b5476b", "#7a5ab0", "#6d6d6d",
+];
+
+/// Accuracies over counts: the curves and some levels.
+pub(super) fn curves(
+    title: &str,
+    below: &str,
+    curves: &[Curve<'_>],
+    levels: &[Level<'_>],
+) -> String {
+    let (left, width, height, bottom) = (44.0, 440.0, 250.0, 206.0);
+    let mut out = open(
+        width,
+        height + 16.0 * curves.len().saturating_sub(1) as f64,
+        title,
+    );
+    let most = curves
+        .iter()
+        .map(|curve| curve.values.len())
+        .max()
+        .unwrap_or(0);
+    let values = curves
+        .iter()
+        .flat_map(|curve| curve.values)
+        .chain(levels.iter().map(|(_, value)| value));
+    let least =
+        (values.fold(0.5f64, |least, value| least.min(*value)) * 10.0 - 0.01).floor() / 10.0;
+    let y = |value: f64| bottom - (value - least) / (1.0 - least) * (bottom - 12.0);
+    let step = (width - left - 20.0) / most.saturating_sub(1).max(1) as f64;
+    let x = |at: usize| left + at as f64 * step;
+    let mut mark = 1.0;
+    while mark > least - 0.01 {
+        line(
+            &mut out,
+            (left, y(mark)),
+            (width - 12.0, y(mark)),
+            "stroke-opacity=\"0.15\"",
+        );
+        text(
+            &mut out,
+            left - 6.0,
+            y(mark) + 4.0,
+            "end",
+            &format!("{mark:.1}"),
+        );
+        mark -= 0.1;
+    }
+    for (name, value) in levels {
+        line(
+            &mut out,
+            (left, y(*value)),
+            (width - 12.0, y(*value)),
+            "stroke-dasharray=\"4 3\" stroke-opacity=\"0.7\"",
+        );
+        text(&mut out, width - 12.0, y(*value) - 3.0, "end", name);
+    }
+    for (curve, stroke) in curves.iter().zip(LINES.iter().cycle()) {
+        let points: Vec<String> = curve
+            .values
+            .iter()
+            .enumerate()
+            .map(|(at, value)| format!("{:.1},{:.1}", x(at), y(*value)))
+            .collect();
+        let _ = writeln!(
+            out,
+            "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
+            points.join(" ")
+        );
+        if let Some((last, value)) = curve.values.iter().enumerate().next_back() {
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{stroke}\"><title>{}: {value:.4} at {}</title></circle>",
+                x(last),
+                y(*value),
+                escape(curve.name),
+                last + 1
+            );
+        }
+    }
+    let step = tick_step(most);
+    for tick in (1..=most).filter(|tick| *tick == 1 || tick % step == 0) {
+        text(
+            &mut out,
+            x(tick - 1),
+            bottom + 16.0,
+            "middle",
+            &tick.to_string(),
+        );
+    }
+    text(
+        &mut out,
+        (left + width) / 2.0,
+        bottom + 34.0,
+        "middle",
+        below,
+    );
+    if curves.len() > 1 {
+        for (at, (curve, fill)) in curves.iter().zip(LINES.iter().cycle()).enumerate() {
+            let top = bottom + 42.0 + at as f64 * 16.0;
+            let _ = writeln!(
+                out,
+                "<rect x=\"{left}\" y=\"{top}\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
+            );
+            text(&mut out, left + 14.0, top + 9.0, "start", curve.name);
+        }
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_characters_are_put_aside() {
+        assert_eq!(
+            escape("a<b> & \"c\"\u{1}"),
+            "a&lt;b&gt; &amp; &quot;c&quot; "
+        );
+        assert!(heat_map("t", &[("<x>", &[0.5])]).contains("&lt;x&gt;"));
+    }
+
+    #[test]
+    fn colours_run_from_light_to_dark() {
+        assert_eq!(colour(0.0), "#f7f6f0");
+        assert_eq!(colour(1.0), "#16205a");
+        assert_eq!(colour(f64::INFINITY), colour(1.0));
+        assert_eq!(colour(-1.0), colour(0.0));
+    }
+
+    #[test]
+    fn equal_neighbours_are_one_shape() {
+        let picture = heat_map("t", &[("a", &[0.0; 1000]), ("b", &[1.0; 1000])]);
+        assert_eq!(picture.matches("<path").count(), 2);
+        assert_eq!(picture.matches('M').count(), 2);
+    }
+
+    #[test]
+    fn marks_are_round_and_few() {
+        for count in [0, 1, 7, 30, 128, 384, 768, 1024, 5000] {
+            let step = tick_step(count);
+            assert!(count.div_ceil(step) <= 12, "{count}: {step}");
+            let digits = step.to_string();
+            assert!(
+                "125".contains(&digits[..1]) && digits[1..].chars().all(|c| c == '0'),
+                "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn pictures_without_data_are_still_pictures() {
+        for picture in [
+            heat_map("t", &[]),
+            bars("t", &[]),
+            curves("t", "x", &[], &[("chance", 0.5)]),
+        ] {
+            assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
+            assert!(
+                !picture.contains("NaN") && !picture.contains("\"inf"),
+                "{picture}"
+            );
+        }
+    }
+}
