@@ -1,6 +1,7 @@
 //! The one way to tensors: [`TensorSource`].
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -56,6 +57,16 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`Error::MissingTensor`](crate::Error::MissingTensor), or a read or device failure.
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
+
+    /// Elements `range` of one tensor, counted row by row, widened to `f32`. A source that can reads
+    /// no more than these, so that large tensors can be worked through in pieces.
+    ///
+    /// # Errors
+    /// As [`TensorSource::dense`], or when the tensor has fewer elements.
+    fn elements(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let all = self.dense(name, DType::F32, &Device::Cpu)?.flatten_all()?;
+        Ok(all.narrow(0, range.start, range.len())?.to_vec1()?)
+    }
 
     /// One tensor in its stored blocks; `None` when it is stored as plain floats.
     ///

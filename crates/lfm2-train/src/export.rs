@@ -5,21 +5,25 @@ use std::fmt::Write;
 use std::path::Path;
 
 use lfm2_hub::{Overwrite, write_safetensors};
+use lfm2_text::TensorSpec;
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::data::SourceReport;
 use crate::file::write_text;
-use crate::options::TrainOptions;
+use crate::lora::write_adapter;
+use crate::options::{Base, TrainOptions};
 use crate::prepare::Prepared;
 use crate::progress::ValidationReport;
 use crate::run::Metric;
+use crate::variables::Parameters;
 
 /// Writes the checkpoint to `folder`, replacing files of the same names.
 pub(crate) fn export(
     folder: &Path,
     options: &TrainOptions,
     prepared: &Prepared,
+    parameters: &Parameters,
     reports: &[SourceReport],
     metrics: &[Metric],
 ) -> Result<()> {
@@ -32,7 +36,18 @@ pub(crate) fn export(
     for (name, text) in &prepared.text_files {
         write_text(&folder.join(name), text)?;
     }
-    let tensors = prepared.parameters.export(options.export_dtype.dtype())?;
+    let dtype = options.export_dtype.dtype();
+    let tensors = match (&prepared.frozen, &options.lora) {
+        (Some(frozen), Some(lora)) => {
+            let base = match &options.base {
+                Base::Checkpoint(path) => path.display().to_string(),
+                Base::Fresh { .. } => String::new(),
+            };
+            write_adapter(&folder.join("adapter"), parameters, lora, &base)?;
+            frozen.with(parameters).export(dtype)?
+        }
+        _ => parameters.export(dtype)?,
+    };
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     write_safetensors(
@@ -43,7 +58,7 @@ pub(crate) fn export(
     )?;
     write_text(
         &folder.join("README.md"),
-        &card(options, prepared, reports, metrics),
+        &card(options, prepared, reports, metrics, parameters.elements()),
     )
 }
 
@@ -53,6 +68,7 @@ fn card(
     prepared: &Prepared,
     reports: &[SourceReport],
     metrics: &[Metric],
+    trained: usize,
 ) -> String {
     let mut text = String::new();
     if let Some(licence) = &options.card.licence {
@@ -81,7 +97,7 @@ fn card(
         text,
         "## Model\n\n| | |\n|---|---|\n| parameters | {} |\n| vocabulary | {} |\n| width | {} |\n| layers | {} |\n\
          | heads | {} of {} numbers, {} for keys and values |\n| feed-forward width | {} |\n| weights | {} |\n\n",
-        prepared.parameters.elements(),
+        c.tensors().iter().map(TensorSpec::elements).sum::<usize>(),
         c.vocab_size,
         c.hidden_size,
         layers.join(", "),
@@ -105,6 +121,12 @@ fn card(
         );
     }
     let _ = write!(text, "\n## Run\n\n");
+    if options.lora.is_some() {
+        let _ = write!(
+            text,
+            "{trained} numbers of adapters were trained (`adapter`), and added to the weights.\n\n"
+        );
+    }
     let steps = metrics.iter().filter_map(|m| {
         if let Metric::Step(report) = m {
             Some(report)
@@ -123,13 +145,17 @@ fn card(
     );
     let _ = write!(
         text,
-        "| kept-out part of | loss per token | perplexity |\n|---|---|---|\n"
+        "| kept-out part of | loss | perplexity |\n|---|---|---|\n"
     );
     for report in last_validation(metrics) {
         let _ = writeln!(
             text,
-            "| {} | {:.4} | {:.3} |",
-            report.source, report.loss, report.perplexity
+            "| {} | {:.4} | {} |",
+            report.source,
+            report.loss,
+            report
+                .perplexity
+                .map_or("-".to_string(), |p| format!("{p:.3}"))
         );
     }
     text.push_str("\nSettings: `run.json` of the run, repeated with `lfm2 train --config run.json --out FOLDER`.\n");

@@ -5,11 +5,19 @@
 //! | a whole run that can be stopped and resumed | [`Trainer`], [`TrainOptions`] |
 //! | to see what it does, or stop it | [`TrainProgress`], [`Cancel`](lfm2_generate::Cancel) |
 //! | text and conversations as packed micro-batches | [`data`] |
+//! | a method of my own in the same loop | [`Objective`], [`RunLoop`] |
+//! | to learn from a larger model | [`teach`], [`Method::Distill`] |
+//! | to prefer some answers to others | [`Method::Preference`] |
+//! | to train little of a model | [`LoraOptions`] |
+//! | one model out of several | [`merge`] |
+//! | easy items first | [`curriculum`] |
 //! | the loss of one micro-batch and its gradients | [`batch_loss`], [`batch_gradients`] |
 //! | trainable weights under a model | [`Parameters`] |
 //! | the pieces of my own loop | [`loss`], [`AdamW`], [`Schedule`] |
+//! | a model that finds texts | [`retrieval::RetrievalRun`] |
 //! | a tokenizer of the family's form | [`train_tokenizer`], [`tokenizer_files`] |
 //! | to know how far a model uses its context | [`recall`] |
+//! | to know how well it predicts a text | [`perplexity`] |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -30,39 +38,63 @@
 //! and the two get in each other's way: set `CANDLE_NUM_THREADS=1` in the environment of a program
 //! that trains, as the command does.
 
+mod any_run;
+mod balance;
 mod bpe;
+pub mod curriculum;
 pub mod data;
 mod error;
 mod export;
 mod file;
+mod language;
+mod lora;
 pub mod loss;
+pub mod merge;
+mod objective;
 mod optim;
 mod options;
+mod pairs;
+mod perplexity;
 mod plot;
 mod prepare;
 mod progress;
 mod recall;
+mod report;
+pub mod retrieval;
 mod rng;
 mod run;
+mod run_loop;
 mod schedule;
+mod score;
 mod state;
+mod teacher;
 mod trainer;
 mod variables;
 mod workers;
 
+pub use any_run::AnyRun;
+pub use balance::{Balance, overload};
 pub use bpe::{
     BOS, CHAT_TEMPLATE, EOS, PAD, SMALLEST_VOCABULARY, SPECIAL_TOKENS, tokenizer_files,
     train_tokenizer,
 };
 pub use error::{Error, Result};
+pub use language::{Language, LanguageBatch};
+pub use lora::{LoraOptions, LoraSource, write_adapter};
+pub use objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 pub use optim::{AdamW, AdamWOptions, Gradients, Moments, clip_factor};
-pub use options::{Base, Card, ExportDtype, NonFinitePolicy, TrainOptions};
+pub use options::{Base, Card, ExportDtype, Method, NonFinitePolicy, TrainOptions};
+pub use pairs::PairBatch;
+pub use perplexity::{PerplexityOptions, PerplexityReport, perplexity};
 pub use progress::{StepReport, TrainEvent, TrainProgress, ValidationReport};
 pub use recall::{
     Answerer, RecallOptions, RecallOutcome, RecallReport, RecallRow, read_recall, recall,
 };
 pub use rng::Rng;
 pub use run::Resume;
+pub use run_loop::{Pace, RunFolder, RunLoop};
 pub use schedule::Schedule;
-pub use trainer::{Trainer, batch_gradients, batch_loss};
+pub use score::score;
+pub use teacher::{TeachOptions, TeacherIdentity, TeacherStore};
+pub use trainer::{Trainer, batch_gradients, batch_loss, teach};
 pub use variables::{Init, Parameter, Parameters};

@@ -6,8 +6,12 @@ use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::balance::Balance;
 use crate::data::SourceOptions;
+use crate::lora::LoraOptions;
+use crate::loss::{Distillation, Preference};
 use crate::optim::AdamWOptions;
+use crate::run_loop::Pace;
 use crate::schedule::Schedule;
 use crate::variables::Init;
 use crate::{Error, Result};
@@ -74,6 +78,56 @@ impl ExportDtype {
     }
 }
 
+/// What is asked of the model.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Method {
+    /// The next token, as far as the data say it is scored: pre-training and fine-tuning.
+    #[default]
+    NextToken,
+    /// The next token and the likeliest tokens of a teacher.
+    Distill {
+        /// The teacher's output, as [`teach`](crate::teach) writes it.
+        teacher: PathBuf,
+        /// The teacher's share of the loss.
+        #[serde(default = "half")]
+        share: f64,
+        /// How teacher and student are compared.
+        #[serde(default)]
+        loss: Distillation,
+    },
+    /// One answer before another.
+    Preference {
+        /// Which member of the family.
+        #[serde(default)]
+        loss: Preference,
+    },
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+impl Method {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self {
+            Self::NextToken => Ok(()),
+            Self::Distill { share, loss, .. } => {
+                if !(0.0..=1.0).contains(share) {
+                    let detail = format!("expected a number from 0 to 1, found {share}");
+                    return Err(Error::option("objective.share", detail));
+                }
+                loss.validate()
+            }
+            Self::Preference { loss } => loss.validate(),
+        }
+    }
+}
+
 /// What the model card says besides facts of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,6 +148,15 @@ pub struct TrainOptions {
     pub name: String,
     /// What training starts from.
     pub base: Base,
+    /// What is asked of the model.
+    #[serde(default, skip_serializing_if = "Method::is_default")]
+    pub objective: Method,
+    /// Adapters that are trained instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
+    /// How the experts of a mixture are kept in even use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// What it learns from.
     pub data: Vec<SourceOptions>,
     /// Optimiser steps.
@@ -147,25 +210,42 @@ impl TrainOptions {
     /// [`Error::InvalidOption`] naming the key.
     pub fn validate(&self) -> Result<()> {
         let counts = [
-            ("steps", self.steps),
-            ("micro_batch_tokens", self.micro_batch_tokens as u64),
-            ("micro_batches", self.micro_batches as u64),
-            ("validate_every", self.validate_every),
-            ("save_every", self.save_every),
-            ("data", self.data.len() as u64),
+            ("micro_batch_tokens", self.micro_batch_tokens),
+            ("micro_batches", self.micro_batches),
+            ("data", self.data.len()),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::option(*key, "expected at least 1, found 0"));
         }
-        if let Some(clip) = self.clip
-            && !(clip.is_finite() && clip > 0.0)
-        {
-            return Err(Error::option(
-                "clip",
-                format!("expected a number above 0, found {clip}"),
-            ));
+        if let Some(lora) = &self.lora {
+            lora.validate()?;
+            if !matches!(self.base, Base::Checkpoint(_)) {
+                let detail = "adapters need a checkpoint to be added to";
+                return Err(Error::option("lora", detail));
+            }
+            if self.balance.is_some() {
+                let detail = "expected none beside lora, which leaves the experts as they are";
+                return Err(Error::option("balance", detail));
+            }
         }
-        self.schedule.validate()?;
-        self.optimizer.validate()
+        if let Some(balance) = self.balance {
+            balance.validate()?;
+        }
+        self.objective.validate()?;
+        self.pace().validate()
+    }
+
+    /// The settings of the loop.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace {
+            name: self.name.clone(),
+            steps: self.steps,
+            schedule: self.schedule,
+            optimizer: self.optimizer,
+            clip: self.clip,
+            non_finite: self.non_finite,
+            validate_every: self.validate_every,
+            save_every: self.save_every,
+        }
     }
 }

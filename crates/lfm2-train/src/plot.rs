@@ -1,7 +1,8 @@
-//! The loss curve of a run as a picture.
+//! Curves of a run as pictures.
 
 use std::path::Path;
 
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use crate::file::write_text;
@@ -18,81 +19,138 @@ const VALIDATION: [RGBColor; 4] = [
     RGBColor(190, 140, 30),
 ];
 
-type Point = (f64, f64);
+/// A step and a value.
+pub(crate) type Point = (f64, f64);
+
+/// How values are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    Linear,
+    /// Values that are not above 0 are left out.
+    Logarithmic,
+}
+
+/// A picture of curves over the steps of a run.
+#[derive(Debug)]
+pub(crate) struct Chart<'a> {
+    pub(crate) title: &'a str,
+    /// What the values are.
+    pub(crate) label: &'a str,
+    pub(crate) scale: Scale,
+    /// Name and points of every curve; the first is the training.
+    pub(crate) curves: Vec<(&'a str, Vec<Point>)>,
+}
 
 /// Draws training loss (smoothed) and the validation loss of each source over the steps.
 pub(crate) fn write(path: &Path, title: &str, metrics: &[Metric]) -> Result<()> {
-    let mut svg = String::new();
-    draw(&mut svg, title, metrics).map_err(|e| Error::run_folder(path, e))?;
+    let svg = loss(title, metrics).map_err(|e| Error::run_folder(path, e))?;
     write_text(path, &svg)
 }
 
-fn draw(svg: &mut String, title: &str, metrics: &[Metric]) -> std::result::Result<(), String> {
-    let training = smoothed(metrics);
-    let validation = by_source(metrics);
-    let points = || {
-        training
-            .iter()
-            .chain(validation.iter().flat_map(|(_, points)| points))
-    };
-    let steps = points().map(|p| p.0).fold(1.0, f64::max);
-    let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
-    let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
-    // Nothing finite to draw gives an empty frame rather than an error.
-    let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
-    let text = |e: DrawingAreaErrorKind<_>| e.to_string();
-
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE).map_err(text)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 20))
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..steps, (low * 0.98..high).log_scale())
-        .map_err(text)?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_desc("step")
-        .y_desc("loss per token")
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.3}"))
-        .draw()
-        .map_err(text)?;
-    let mut series = vec![("training", TRAINING, training)];
-    let colours = VALIDATION.into_iter().cycle();
-    series.extend(
-        validation
-            .into_iter()
-            .zip(colours)
-            .map(|((name, points), colour)| (name, colour, points)),
-    );
-    for (name, colour, points) in series {
-        let line = chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
-            .map_err(text)?;
-        line.label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+/// The picture of the losses.
+pub(crate) fn loss(title: &str, metrics: &[Metric]) -> std::result::Result<String, String> {
+    let steps = metrics.iter().filter_map(|m| match m {
+        Metric::Step(report) => Some((report.step as f64, report.loss)),
+        Metric::Validation(_) => None,
+    });
+    let mut curves = vec![("training", smoothed(steps))];
+    curves.extend(by_source(metrics));
+    Chart {
+        title,
+        label: "loss",
+        scale: Scale::Logarithmic,
+        curves,
     }
-    chart
-        .configure_series_labels()
-        .border_style(BLACK.mix(0.3))
-        .background_style(WHITE)
-        .draw()
-        .map_err(text)?;
-    area.present().map_err(text)
+    .svg()
 }
 
-/// The training loss, averaged with a weight that falls by a tenth per step; about 500 points.
-fn smoothed(metrics: &[Metric]) -> Vec<Point> {
-    let steps = metrics.iter().filter_map(|m| match m {
-        Metric::Step(report) if report.loss.is_finite() => Some((report.step as f64, report.loss)),
-        _ => None,
-    });
+impl Chart<'_> {
+    /// The picture as text.
+    pub(crate) fn svg(mut self) -> std::result::Result<String, String> {
+        let drawable =
+            |value: f64| value.is_finite() && (self.scale == Scale::Linear || value > 0.0);
+        for (_, points) in &mut self.curves {
+            points.retain(|point| drawable(point.1));
+        }
+        let points = || self.curves.iter().flat_map(|(_, points)| points);
+        let steps = points().map(|p| p.0).fold(1.0, f64::max);
+        let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
+        let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        // Nothing to draw gives an empty frame rather than an error, one value a frame around it.
+        let (low, high) = match low.partial_cmp(&high) {
+            Some(std::cmp::Ordering::Less) => (low, high),
+            Some(std::cmp::Ordering::Equal) if low > 0.0 => (0.5 * low, 2.0 * low),
+            Some(std::cmp::Ordering::Equal) => (low - 1.0, low + 1.0),
+            _ => (0.1, 1.0),
+        };
+        let mut svg = String::new();
+        match self.scale {
+            Scale::Linear => self.draw(&mut svg, steps, low..high)?,
+            Scale::Logarithmic => self.draw(&mut svg, steps, (low * 0.98..high).log_scale())?,
+        }
+        Ok(svg)
+    }
+
+    fn draw<Y>(&self, svg: &mut String, steps: f64, range: Y) -> std::result::Result<(), String>
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: ValueFormatter<f64> + Ranged<ValueType = f64>,
+    {
+        let text = |e: DrawingAreaErrorKind<_>| e.to_string();
+        let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        area.fill(&WHITE).map_err(text)?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(self.title, ("sans-serif", 20))
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(72)
+            .build_cartesian_2d(0.0..steps, range)
+            .map_err(text)?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .x_desc("step")
+            .y_desc(self.label)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| short(*y))
+            .draw()
+            .map_err(text)?;
+        let colours = std::iter::once(TRAINING).chain(VALIDATION.into_iter().cycle());
+        for ((name, points), colour) in self.curves.iter().zip(colours) {
+            let line = chart
+                .draw_series(LineSeries::new(
+                    points.iter().copied(),
+                    colour.stroke_width(2),
+                ))
+                .map_err(text)?;
+            line.label(*name).legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+            });
+        }
+        chart
+            .configure_series_labels()
+            .border_style(BLACK.mix(0.3))
+            .background_style(WHITE)
+            .draw()
+            .map_err(text)?;
+        area.present().map_err(text)
+    }
+}
+
+/// A value with about four digits, whatever its size.
+fn short(value: f64) -> String {
+    if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) {
+        format!("{value:.1e}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+/// Points averaged with a weight that falls by a tenth per step; about 500 of them.
+pub(crate) fn smoothed(points: impl Iterator<Item = Point>) -> Vec<Point> {
     let mut mean = None;
-    let points = steps.map(|(step, loss)| {
-        let value = mean.map_or(loss, |mean: f64| 0.9 * mean + 0.1 * loss);
+    let points = points.filter(|p| p.1.is_finite()).map(|(step, value)| {
+        let value = mean.map_or(value, |mean: f64| 0.9 * mean + 0.1 * value);
         mean = Some(value);
         (step, value)
     });
@@ -107,9 +165,6 @@ fn by_source(metrics: &[Metric]) -> Vec<(&str, Vec<Point>)> {
         let Metric::Validation(report) = metric else {
             continue;
         };
-        if !report.loss.is_finite() {
-            continue;
-        }
         let point = (report.step as f64, report.loss);
         match sources.iter_mut().find(|(name, _)| *name == report.source) {
             Some((_, points)) => points.push(point),
@@ -135,6 +190,7 @@ mod tests {
             scored: 1,
             seconds,
             skipped: false,
+            figures: Default::default(),
         })
     }
 
@@ -142,22 +198,30 @@ mod tests {
     fn the_picture_names_every_curve_and_survives_bad_numbers() {
         let mut metrics: Vec<Metric> = (1..=2000).map(|s| step(s, 5.0 / s as f64)).collect();
         metrics.push(step(2001, f64::NAN));
+        metrics.push(step(2002, 0.0));
         metrics.push(Metric::Validation(ValidationReport {
             step: 2000,
             source: "tales.txt".into(),
             loss: 0.5,
-            perplexity: 1.6,
+            perplexity: Some(1.6),
+            figures: Default::default(),
         }));
-        let mut svg = String::new();
-        draw(&mut svg, "a run", &metrics).unwrap();
+        let svg = loss("a run", &metrics).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("tales.txt") && svg.contains("training"));
         assert!(!svg.contains("NaN") && svg.len() < 100_000, "{}", svg.len());
     }
 
     #[test]
     fn a_run_without_points_gives_an_empty_frame() {
-        let mut svg = String::new();
-        draw(&mut svg, "nothing", &[]).unwrap();
-        assert!(svg.contains("loss per token"));
+        assert!(loss("nothing", &[]).unwrap().contains("step"));
+        for scale in [Scale::Linear, Scale::Logarithmic] {
+            let chart = Chart {
+                title: "one",
+                label: "value",
+                scale,
+                curves: vec![("flat", vec![(1.0, 0.0), (2.0, 0.0)])],
+            };
+            assert!(chart.svg().unwrap().contains("value"));
+        }
     }
 }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::bpe::{self, CHAT_TEMPLATE};
-use crate::data::{DataFile, Encoder, Format, JsonLine, Source};
-use crate::options::{Base, TrainOptions};
+use crate::data::{self, DataFile, Encoder, Format, JsonLine, PairSource, Source, SourceReport};
+use crate::lora::LoraSource;
+use crate::options::{Base, Method, TrainOptions};
 use crate::variables::{Init, Parameters};
 use crate::{Error, Result};
 
@@ -24,12 +25,55 @@ pub(crate) struct Prepared {
     pub(crate) template: ChatTemplate,
     /// The text files of the exported checkpoint, by name.
     pub(crate) text_files: Vec<(String, String)>,
-    pub(crate) sources: Vec<Source>,
+    pub(crate) data: Data,
+    /// What adapters are added to, if only those are trained.
+    pub(crate) frozen: Option<LoraSource>,
+}
+
+/// What a run learns from.
+#[derive(Debug)]
+pub(crate) enum Data {
+    Documents(Vec<Source>),
+    Pairs(Vec<PairSource>),
+}
+
+impl Data {
+    pub(crate) fn reports(&self) -> Vec<SourceReport> {
+        match self {
+            Self::Documents(sources) => sources.iter().map(|s| s.report.clone()).collect(),
+            Self::Pairs(sources) => sources.iter().map(|s| s.report.clone()).collect(),
+        }
+    }
 }
 
 /// Reads data, makes or opens the tokenizer and the weights.
 pub(crate) fn prepare(options: &TrainOptions, folder: &Path) -> Result<Prepared> {
-    let base = match &options.base {
+    let base = prepare_text(options, folder)?;
+    let encoder = Encoder {
+        tokenizer: &base.tokenizer,
+        template: &base.template,
+        eos: *base.config.eos_token_ids.first().unwrap_or(&bpe::EOS),
+        max_tokens: options.micro_batch_tokens,
+    };
+    let (sources, seed) = (options.data.iter(), options.seed);
+    let data = match options.objective {
+        Method::NextToken | Method::Distill { .. } => {
+            let sources = sources.map(|source| Source::read(source, folder, &encoder, seed));
+            let mut sources = sources.collect::<Result<Vec<_>>>()?;
+            data::number(&mut sources);
+            Data::Documents(sources)
+        }
+        Method::Preference { .. } => {
+            let sources = sources.map(|source| PairSource::read(source, folder, &encoder, seed));
+            Data::Pairs(sources.collect::<Result<_>>()?)
+        }
+    };
+    Ok(Prepared { data, ..base })
+}
+
+/// Makes or opens the tokenizer and the weights, without documents.
+pub(crate) fn prepare_text(options: &TrainOptions, folder: &Path) -> Result<Prepared> {
+    match &options.base {
         Base::Fresh {
             config,
             vocab_size,
@@ -47,22 +91,10 @@ pub(crate) fn prepare(options: &TrainOptions, folder: &Path) -> Result<Prepared>
                 texts(options, folder)?.iter().map(String::as_str),
                 *vocab_size,
             )?;
-            fresh(config, tokenizer, &template, *init, options.seed)?
+            fresh(config, tokenizer, &template, *init, options.seed)
         }
-        Base::Checkpoint(path) => from_checkpoint(&folder.join(path))?,
-    };
-    let encoder = Encoder {
-        tokenizer: &base.tokenizer,
-        template: &base.template,
-        eos: *base.config.eos_token_ids.first().unwrap_or(&bpe::EOS),
-        max_tokens: options.micro_batch_tokens,
-    };
-    let sources = options
-        .data
-        .iter()
-        .map(|source| Source::read(source, folder, &encoder, options.seed));
-    let sources = sources.collect::<Result<Vec<_>>>()?;
-    Ok(Prepared { sources, ..base })
+        Base::Checkpoint(path) => from_checkpoint(options, &folder.join(path)),
+    }
 }
 
 /// SHA-256 of a text, in hexadecimal.
@@ -115,18 +147,26 @@ fn fresh(
         tokenizer,
         template,
         text_files,
-        sources: Vec::new(),
+        data: Data::Documents(Vec::new()),
+        frozen: None,
     })
 }
 
-fn from_checkpoint(path: &Path) -> Result<Prepared> {
+fn from_checkpoint(options: &TrainOptions, path: &Path) -> Result<Prepared> {
     let checkpoint = Checkpoint::open(
         &ModelSource::Dir(path.to_path_buf()),
         &OpenOptions::default(),
     )?;
     let config_json = checkpoint.config().clone();
     let config = TextConfig::from_json(&config_json)?;
-    let parameters = Parameters::from_source(config.tensors(), &*checkpoint.tensors())?;
+    let (specs, tensors) = (config.tensors(), checkpoint.tensors());
+    let (parameters, frozen) = match &options.lora {
+        None => (Parameters::from_source(specs, &*tensors)?, None),
+        Some(lora) => (
+            lora.init(&specs, options.seed)?,
+            Some(LoraSource::frozen(&specs, &*tensors, lora)?),
+        ),
+    };
     let Some(template) = checkpoint.chat_template()? else {
         return Err(Error::run_folder(
             path,
@@ -156,7 +196,8 @@ fn from_checkpoint(path: &Path) -> Result<Prepared> {
         tokenizer,
         template,
         text_files,
-        sources: Vec::new(),
+        data: Data::Documents(Vec::new()),
+        frozen,
     })
 }
 

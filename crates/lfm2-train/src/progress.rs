@@ -1,5 +1,7 @@
 //! What a run tells its caller while it works. Nothing here prints.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::data::SourceReport;
@@ -10,7 +12,7 @@ use crate::data::SourceReport;
 pub struct StepReport {
     /// The step, from 1.
     pub step: u64,
-    /// Weighted mean loss per scored token.
+    /// Weighted mean loss per scored token, or per pair or query.
     pub loss: f64,
     /// Learning rate.
     pub rate: f64,
@@ -18,12 +20,15 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Tokens read.
     pub tokens: usize,
-    /// Tokens predicted.
+    /// Tokens predicted, or pairs or queries scored.
     pub scored: usize,
     /// Wall time of the step.
     pub seconds: f64,
     /// Whether the step was left out since a number was not finite.
     pub skipped: bool,
+    /// Further figures of the method, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// The loss on one source's documents that were kept out.
@@ -34,10 +39,14 @@ pub struct ValidationReport {
     pub step: u64,
     /// The data file's name.
     pub source: String,
-    /// Weighted mean loss per scored token.
+    /// Weighted mean loss per scored token, or per pair or query.
     pub loss: f64,
-    /// `exp` of the loss.
-    pub perplexity: f64,
+    /// `exp` of the loss, where that is per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Further figures of the method, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// Something that happened in a run.

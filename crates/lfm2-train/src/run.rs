@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::file::write_text;
-use crate::options::TrainOptions;
 use crate::progress::{StepReport, ValidationReport};
 use crate::{Error, Result};
 
@@ -42,8 +41,11 @@ impl Metric {
 }
 
 /// What makes a run the run it is. Number of threads and folder names are not part of it.
+///
+/// # Errors
+/// When the options cannot be written as JSON.
 pub(crate) fn identity(
-    options: &TrainOptions,
+    options: &impl Serialize,
     hashes: &[(String, String)],
     tokenizer: &str,
 ) -> Result<Value> {
@@ -202,7 +204,8 @@ mod tests {
                 step,
                 source,
                 loss,
-                perplexity: loss.exp(),
+                perplexity: Some(loss.exp()),
+                figures: Default::default(),
             })
         };
         let mut log = MetricsLog::open(folder.path(), 0).unwrap();

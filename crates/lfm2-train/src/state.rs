@@ -75,6 +75,8 @@ pub(crate) fn save(
                 .map(|(part, t)| (format!("{part}/{}", parameter.name()), t)),
         );
     }
+    let fixed = parameters.fixed().iter();
+    tensors.extend(fixed.map(|(name, tensor)| (format!("fixed/{name}"), tensor.clone())));
     let metadata = BTreeMap::from([("step".to_string(), step.to_string())]);
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(
@@ -99,7 +101,7 @@ pub(crate) fn save(
 pub(crate) fn load(
     run: &Path,
     header: &StateHeader,
-    parameters: &Parameters,
+    parameters: &mut Parameters,
     options: AdamWOptions,
 ) -> Result<AdamW> {
     // The name comes from a file: it must not lead anywhere else.
@@ -139,6 +141,14 @@ pub(crate) fn load(
             first: values(first)?,
             second: values(second)?,
         });
+    }
+    for name in parameters.fixed().keys().cloned().collect::<Vec<_>>() {
+        let saved = source.dense(
+            &format!("fixed/{name}"),
+            candle_core::DType::F32,
+            &Device::Cpu,
+        )?;
+        parameters.set_fixed(&name, saved)?;
     }
     AdamW::from_state(options, header.updates, moments, parameters)
 }

@@ -1,43 +1,40 @@
-//! [`Trainer`]: the loop of optimiser steps over a run folder.
+//! [`Trainer`]: a run of a text model, from its options to its checkpoint.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::Path;
 
-use candle_core::{DType, Device};
 use lfm2_generate::Cancel;
-use lfm2_hub::TensorSource;
-use lfm2_nn::{Cache, Decoder, Input, Want, Weights};
-use lfm2_text::TextModel;
+use lfm2_hub::{Checkpoint, ModelSource, OpenOptions};
+use lfm2_nn::{Cache, Decoder, Input, Want};
+use lfm2_text::{LoadOptions, TextModel};
 
-use crate::data::{Batches, MicroBatch, SourceReport, pack};
+use crate::data::{
+    Batches, Document, MicroBatch, Pair, PairSource, Share, Source, SourceReport, pack,
+};
 use crate::file::write_text;
-use crate::optim::{AdamW, Gradients, clip_factor};
-use crate::options::{NonFinitePolicy, TrainOptions};
-use crate::prepare::{Prepared, prepare, sha256};
-use crate::progress::{StepReport, TrainEvent, TrainProgress, ValidationReport};
-use crate::run::{Metric, MetricsLog, Resume, check_identity, identity};
+use crate::language::{Language, LanguageBatch, Stream, Teaching};
+use crate::objective::ValidationSet;
+use crate::optim::Gradients;
+use crate::options::{Method, TrainOptions};
+use crate::pairs::{PairBatches, pack_pairs, references};
+use crate::prepare::{Data, Prepared, prepare, sha256};
+use crate::progress::TrainProgress;
+use crate::run::{Resume, identity};
+use crate::run_loop::{RunFolder, RunLoop, gradients_of};
+use crate::teacher::{TeachOptions, TeacherIdentity, TeacherStore, write_store};
 use crate::variables::Parameters;
 use crate::workers::Workers;
-use crate::{Error, Result, export, loss, plot, state};
+use crate::{Error, Result, export, loss};
 
 /// A training run: its model, its data and its folder.
 ///
 /// The folder holds `run.json` (all settings and the data's hashes), `config.json` (the model),
-/// `metrics.jsonl` (one line per step and validation), `loss.svg` and the saved state.
+/// `metrics.jsonl` (one line per step and validation), `loss.svg`, `report.html` and the saved state.
 #[derive(Debug)]
 pub struct Trainer {
     options: TrainOptions,
-    folder: PathBuf,
     prepared: Prepared,
-    model: TextModel,
-    optimizer: AdamW,
-    batches: Batches,
-    validation: Vec<(String, Vec<MicroBatch>)>,
-    workers: Workers,
-    log: MetricsLog,
     reports: Vec<SourceReport>,
-    step: u64,
+    run: RunLoop<Language>,
 }
 
 impl Trainer {
@@ -47,7 +44,7 @@ impl Trainer {
     /// # Errors
     /// Of options, data and base checkpoint; [`Error::RunMismatch`] when the folder's run had other
     /// settings or data and `resume` does not force it; [`Error::RunFolder`] when it has a state
-    /// and `resume` forbids that.
+    /// and `resume` forbids that, or a teacher's output belongs to something else.
     pub fn open(
         options: TrainOptions,
         base: &Path,
@@ -56,73 +53,61 @@ impl Trainer {
         threads: usize,
     ) -> Result<Self> {
         options.validate()?;
-        std::fs::create_dir_all(run).map_err(|e| Error::io(run, e))?;
-        let saved = state::find(run)?;
-        if saved.is_some() && resume == Resume::Never {
-            return Err(Error::run_folder(
-                run,
-                "the folder holds a run already; resume it or choose another",
-            ));
-        }
+        let folder = RunFolder::open(run, resume)?;
         let mut prepared = prepare(&options, base)?;
-        let reports: Vec<SourceReport> =
-            prepared.sources.iter().map(|s| s.report.clone()).collect();
-        let names = options
-            .data
-            .iter()
-            .map(|source| source.path.display().to_string());
-        let hashes: Vec<_> = names
-            .zip(reports.iter().map(|r| r.sha256.clone()))
-            .collect();
-        let identity = identity(&options, &hashes, &sha256(&prepared.tokenizer.to_json()?))?;
-        check_identity(run, &identity, resume, saved.is_some())?;
-        write_text(
-            &run.join("config.json"),
-            &format!("{:#}\n", prepared.config_json),
-        )?;
+        let reports = prepared.data.reports();
+        let tokenizer = sha256(&prepared.tokenizer.to_json()?);
+        let identity = identity(&options, &hashes(&options, &reports), &tokenizer)?;
+        folder.check(&identity)?;
+        let config = format!("{:#}\n", prepared.config_json);
+        write_text(&run.join("config.json"), &config)?;
 
-        let optimizer = match &saved {
-            Some(header) => state::load(run, header, &prepared.parameters, options.optimizer)?,
-            None => AdamW::new(options.optimizer, &prepared.parameters),
+        let data = std::mem::replace(&mut prepared.data, Data::Documents(Vec::new()));
+        let (stream, validation) = match data {
+            Data::Documents(sources) => {
+                let store = teaching(&options, base, &sources, &tokenizer)?;
+                documents(&options, sources, store)?
+            }
+            Data::Pairs(sources) => pairs(&options, &prepared, sources, run, threads)?,
         };
-        let step = saved.map_or(0, |header| header.step);
-        let validation = validation_batches(&options, &mut prepared);
-        let shares = options.data.iter().map(|source| source.share);
-        let sources = std::mem::take(&mut prepared.sources)
-            .into_iter()
-            .zip(shares)
-            .collect();
-        let sizes = (options.micro_batch_tokens, options.micro_batches);
-        let mut batches = Batches::new(sources, sizes.0, sizes.1, options.steps, options.seed)?;
-        (1..=step).for_each(|done| drop(batches.next_step(done)));
+        let objective = Language::new(
+            prepared.config.clone(),
+            prepared.frozen.clone(),
+            &prepared.parameters,
+            stream,
+            validation,
+            options.balance,
+        )?;
+        let parameters = prepared.parameters.clone();
+        let run = RunLoop::open(
+            &folder,
+            identity,
+            options.pace(),
+            parameters,
+            objective,
+            threads,
+        )?;
         Ok(Self {
-            model: build_model(&prepared)?,
-            workers: Workers::new(threads)?,
-            log: MetricsLog::open(run, step)?,
-            folder: run.to_path_buf(),
             options,
             prepared,
-            optimizer,
-            batches,
-            validation,
             reports,
-            step,
+            run,
         })
     }
 
     /// The model in its present state.
     pub fn model(&self) -> &TextModel {
-        &self.model
+        self.run.objective().model()
     }
 
     /// The trainable parameters.
     pub fn parameters(&self) -> &Parameters {
-        &self.prepared.parameters
+        self.run.parameters()
     }
 
     /// The last finished step.
     pub fn step(&self) -> u64 {
-        self.step
+        self.run.step()
     }
 
     /// Trains until the last step, saving and validating as the options say.
@@ -131,40 +116,12 @@ impl Trainer {
     /// [`Error::NonFinite`] and [`Error::Cancelled`], both after saving the last good state; errors
     /// of files and tensors.
     pub fn train(&mut self, progress: &dyn TrainProgress, cancel: &Cancel) -> Result<()> {
-        progress.event(&TrainEvent::Prepared {
-            parameters: self.parameters().elements(),
-            vocab_size: self.prepared.config.vocab_size,
-            sources: &self.reports,
-            step: self.step,
-            steps: self.options.steps,
-        });
-        while self.step < self.options.steps {
-            if cancel.is_cancelled() {
-                self.save(progress)?;
-                return Err(Error::Cancelled { step: self.step });
-            }
-            let report = match self.advance() {
-                Ok(report) => report,
-                Err(error @ Error::NonFinite { .. }) => {
-                    self.save(progress)?;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
-            };
-            progress.event(&TrainEvent::Step(&report));
-            self.log.push(Metric::Step(report))?;
-            let last = self.step == self.options.steps;
-            if last || self.step.is_multiple_of(self.options.validate_every) {
-                self.validate(progress)?;
-            }
-            if last || self.step.is_multiple_of(self.options.save_every) {
-                self.save(progress)?;
-            }
-        }
-        Ok(())
+        let vocab_size = self.prepared.config.vocab_size;
+        self.run.train(&self.reports, vocab_size, progress, cancel)
     }
 
-    /// Writes a complete checkpoint folder: config, weights, tokenizer, template and model card.
+    /// Writes a complete checkpoint folder: config, weights, tokenizer, template and model card, and
+    /// adapters in the format of PEFT where only those were trained.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -173,129 +130,198 @@ impl Trainer {
             folder,
             &self.options,
             &self.prepared,
+            self.run.parameters(),
             &self.reports,
-            self.log.metrics(),
+            self.run.metrics(),
         )
-    }
-
-    /// One optimiser step. On an error nothing has changed but the place in the data.
-    fn advance(&mut self) -> Result<StepReport> {
-        let begun = Instant::now();
-        let step = self.step + 1;
-        let batches = self.batches.next_step(step);
-        let (loss, gradients) = self.gradients(&batches)?;
-        let grad_norm = gradients.norm();
-        let bad = [("loss", loss), ("gradient norm", grad_norm)]
-            .into_iter()
-            .find(|(_, value)| !value.is_finite());
-        let rate = self.options.schedule.rate(step);
-        match (bad, self.options.non_finite) {
-            (Some((what, value)), NonFinitePolicy::Stop) => {
-                return Err(Error::NonFinite { step, what, value });
-            }
-            (Some(_), NonFinitePolicy::Skip) => {}
-            (None, _) => {
-                let scale = clip_factor(grad_norm, self.options.clip);
-                self.optimizer
-                    .update(&self.prepared.parameters, &gradients, rate, scale)?;
-            }
-        }
-        self.step = step;
-        Ok(StepReport {
-            step,
-            loss,
-            rate,
-            grad_norm,
-            tokens: batches.iter().map(MicroBatch::tokens).sum(),
-            scored: batches.iter().map(MicroBatch::scored).sum(),
-            seconds: begun.elapsed().as_secs_f64(),
-            skipped: bad.is_some(),
-        })
-    }
-
-    /// Weighted mean loss over the scored tokens of all micro-batches, and its gradients.
-    fn gradients(&self, batches: &[MicroBatch]) -> Result<(f64, Gradients)> {
-        let weight = batches.iter().map(MicroBatch::weight).sum();
-        let parameters = &self.prepared.parameters;
-        let mut sum: Option<(f64, Gradients)> = None;
-        let work =
-            |batch: &MicroBatch| Ok(batch_gradients(&self.model, parameters, batch, weight)?);
-        self.workers
-            .for_each_in_order(batches, work, |(loss, gradients)| match &mut sum {
-                None => sum = Some((loss, gradients)),
-                Some((total, all)) => {
-                    *total += loss;
-                    all.add(&gradients);
-                }
-            })?;
-        sum.ok_or_else(|| Error::option("micro_batches", "expected at least 1, found 0"))
-    }
-
-    fn validate(&mut self, progress: &dyn TrainProgress) -> Result<()> {
-        let mut reports = Vec::new();
-        for (source, batches) in &self.validation {
-            let weight = batches.iter().map(MicroBatch::weight).sum();
-            let mut loss = 0.0;
-            let work = |batch: &MicroBatch| -> Result<f64> {
-                let loss = batch_loss(&self.model, batch, weight)?;
-                Ok(f64::from(loss.to_scalar::<f32>()?))
-            };
-            self.workers
-                .for_each_in_order(batches, work, |part| loss += part)?;
-            let perplexity = loss::perplexity(loss);
-            reports.push(ValidationReport {
-                step: self.step,
-                source: source.clone(),
-                loss,
-                perplexity,
-            });
-        }
-        progress.event(&TrainEvent::Validation(&reports));
-        for report in reports {
-            self.log.push(Metric::Validation(report))?;
-        }
-        plot::write(
-            &self.folder.join("loss.svg"),
-            &self.options.name,
-            self.log.metrics(),
-        )
-    }
-
-    fn save(&self, progress: &dyn TrainProgress) -> Result<()> {
-        state::save(
-            &self.folder,
-            self.step,
-            &self.prepared.parameters,
-            &self.optimizer,
-        )?;
-        progress.event(&TrainEvent::Saved { step: self.step });
-        Ok(())
     }
 }
 
-fn build_model(prepared: &Prepared) -> Result<TextModel> {
-    let source: Arc<dyn TensorSource> = Arc::new(prepared.parameters.clone());
-    Ok(TextModel::load(
-        prepared.config.clone(),
-        &Weights::new(source, DType::F32, &Device::Cpu),
-    )?)
+/// The hash of every data file, by its name in the options.
+fn hashes(options: &TrainOptions, reports: &[SourceReport]) -> Vec<(String, String)> {
+    let names = options.data.iter().map(|s| s.path.display().to_string());
+    names
+        .zip(reports.iter().map(|r| r.sha256.clone()))
+        .collect()
 }
 
-/// The documents kept out of every source, packed.
-fn validation_batches(
+/// What a teacher's output for these documents belongs to.
+fn teacher_identity(
     options: &TrainOptions,
-    prepared: &mut Prepared,
-) -> Vec<(String, Vec<MicroBatch>)> {
-    let sources = options.data.iter().zip(&mut prepared.sources);
-    let packed = sources.map(|(source, read)| {
-        let name = source.path.file_name().unwrap_or(source.path.as_os_str());
-        let batches = pack(
-            &std::mem::take(&mut read.validation),
-            options.micro_batch_tokens,
-        );
-        (name.to_string_lossy().into_owned(), batches)
-    });
-    packed.filter(|(_, batches)| !batches.is_empty()).collect()
+    sources: &[Source],
+    tokenizer: &str,
+) -> TeacherIdentity {
+    let reports: Vec<SourceReport> = sources.iter().map(|s| s.report.clone()).collect();
+    let documents = sources.iter().flat_map(|s| &s.training);
+    TeacherIdentity {
+        tokenizer_sha256: tokenizer.to_string(),
+        data_sha256: hashes(options, &reports),
+        max_tokens: options.micro_batch_tokens,
+        seed: options.seed,
+        tokens: documents.map(|d| d.len() as u64).sum(),
+    }
+}
+
+fn teaching(
+    options: &TrainOptions,
+    base: &Path,
+    sources: &[Source],
+    tokenizer: &str,
+) -> Result<Option<Teaching>> {
+    let Method::Distill {
+        teacher,
+        share,
+        loss,
+    } = &options.objective
+    else {
+        return Ok(None);
+    };
+    let identity = teacher_identity(options, sources, tokenizer);
+    Ok(Some(Teaching {
+        store: TeacherStore::open(&base.join(teacher), &identity)?,
+        share: *share,
+        loss: *loss,
+    }))
+}
+
+type Validation = Vec<ValidationSet<LanguageBatch>>;
+
+fn source_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// The stream of documents, and those kept out of every source, packed.
+fn documents(
+    options: &TrainOptions,
+    mut sources: Vec<Source>,
+    teaching: Option<Teaching>,
+) -> Result<(Stream, Validation)> {
+    let mut validation = Validation::new();
+    for (source, read) in options.data.iter().zip(&mut sources) {
+        let kept_out = std::mem::take(&mut read.validation);
+        let batches = pack(&kept_out, options.micro_batch_tokens);
+        if !batches.is_empty() {
+            let batches = batches.into_iter();
+            let batches = batches.map(|batch| LanguageBatch::Documents(batch, None));
+            validation.push((source_name(&source.path), batches.collect()));
+        }
+    }
+    let shares = options.data.iter().map(|source| source.share);
+    let batches = Batches::new(
+        sources.into_iter().zip(shares).collect(),
+        options.micro_batch_tokens,
+        options.micro_batches,
+        options.steps,
+        options.seed,
+    )?;
+    Ok((Stream::Documents(batches, teaching), validation))
+}
+
+/// The stream of pairs, with the log-probabilities of the model before the run.
+fn pairs(
+    options: &TrainOptions,
+    prepared: &Prepared,
+    sources: Vec<PairSource>,
+    run: &Path,
+    threads: usize,
+) -> Result<(Stream, Validation)> {
+    let Method::Preference { loss } = options.objective else {
+        return Err(Error::option(
+            "objective.kind",
+            "expected preference for pairs",
+        ));
+    };
+    if options.data.iter().any(|s| s.share != Share::default()) {
+        let detail = "expected none for pairs, which are all drawn alike";
+        return Err(Error::option("share", detail));
+    }
+    let mut all: Vec<Pair> = Vec::new();
+    let mut kept_out: Vec<(String, usize)> = Vec::new();
+    let mut training = Vec::new();
+    for (source, read) in options.data.iter().zip(sources) {
+        kept_out.push((source_name(&source.path), read.validation.len()));
+        all.extend(read.validation);
+        training.extend(read.training);
+    }
+    all.extend(training);
+    let before = Language::new(
+        prepared.config.clone(),
+        prepared.frozen.clone(),
+        &prepared.parameters,
+        Stream::Pairs(PairBatches::new(Vec::new(), Vec::new(), loss, (0, 0), 0)),
+        Vec::new(),
+        None,
+    )?;
+    let path = run.join("reference.safetensors");
+    let max_tokens = options.micro_batch_tokens;
+    let workers = Workers::new(threads)?;
+    let found = references(&path, before.model(), &all, (loss, max_tokens), &workers)?;
+    let mut validation = Validation::new();
+    let mut rest = (all.as_slice(), found.as_slice());
+    for (name, count) in kept_out {
+        let (these, after) = rest.0.split_at(count);
+        let (references, left) = rest.1.split_at(count);
+        rest = (after, left);
+        let batches = pack_pairs(these, references, max_tokens);
+        if !batches.is_empty() {
+            let batches = batches.into_iter().map(LanguageBatch::Pairs).collect();
+            validation.push((name, batches));
+        }
+    }
+    let batches = PairBatches::new(
+        rest.0.to_vec(),
+        rest.1.to_vec(),
+        loss,
+        (max_tokens, options.micro_batches),
+        options.seed,
+    );
+    Ok((Stream::Pairs(batches), validation))
+}
+
+/// Asks a teacher about the training documents of a run and keeps its answers in the folder `out`, for
+/// [`Method::Distill`]. The tokenizer and the data are those of `options`; its objective does not
+/// matter. `progress` is told how many tokens of how many are done.
+///
+/// # Errors
+/// [`Error::InvalidOption`] when the teacher's tokenizer is another one; [`Error::RunFolder`] when the
+/// folder holds a teacher's output already; [`Error::Cancelled`]; errors of data, model and files.
+pub fn teach(
+    options: &TrainOptions,
+    base: &Path,
+    (teacher, out): (&Path, &Path),
+    settings: &TeachOptions,
+    (threads, cancel): (usize, &Cancel),
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let options = TrainOptions {
+        objective: Method::NextToken,
+        ..options.clone()
+    };
+    options.validate()?;
+    let prepared = prepare(&options, base)?;
+    let Data::Documents(sources) = &prepared.data else {
+        return Err(Error::option("data", "expected documents, found pairs"));
+    };
+    let tokenizer = sha256(&prepared.tokenizer.to_json()?);
+    let checkpoint = Checkpoint::open(&ModelSource::from_path(teacher), &OpenOptions::default())?;
+    let found = sha256(&checkpoint.tokenizer()?.to_json()?);
+    if found != tokenizer {
+        let detail = format!("expected the run's tokenizer {tokenizer}, found {found}");
+        return Err(Error::option("teacher", detail));
+    }
+    let model = TextModel::from_checkpoint(&checkpoint, &LoadOptions::default())?;
+    let identity = teacher_identity(&options, sources, &tokenizer);
+    let of = identity.tokens;
+    let documents: Vec<&Document> = sources.iter().flat_map(|s| &s.training).collect();
+    write_store(
+        &model,
+        &documents,
+        identity,
+        settings,
+        (out, &Workers::new(threads)?),
+        (&mut |done| progress(done, of), cancel),
+    )
 }
 
 /// The loss of one micro-batch, its weighted sum over scored tokens divided by `divisor`.
@@ -325,15 +351,6 @@ pub fn batch_gradients(
     divisor: f64,
 ) -> candle_core::Result<(f64, Gradients)> {
     let loss = batch_loss(model, batch, divisor)?;
-    let store = loss.backward()?;
-    let tensors = parameters.iter().map(|p| match store.get(p.tensor()) {
-        Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>(),
-        None => Ok(vec![0.0; p.elements()]),
-    });
-    Ok((
-        f64::from(loss.to_scalar::<f32>()?),
-        Gradients {
-            tensors: tensors.collect::<candle_core::Result<_>>()?,
-        },
-    ))
+    let gradients = gradients_of(&loss, parameters)?;
+    Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
 }

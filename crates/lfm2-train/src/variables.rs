@@ -190,6 +190,24 @@ impl Parameters {
         &self.fixed
     }
 
+    /// Replaces a tensor that no gradient changes. Models built before keep the old one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] when there is no such tensor or its shape differs.
+    pub fn set_fixed(&mut self, name: &str, values: Tensor) -> Result<()> {
+        match self.fixed.get_mut(name) {
+            Some(old) if old.dims() == values.dims() => {
+                *old = values;
+                Ok(())
+            }
+            Some(old) => {
+                let detail = format!("expected shape {:?}, found {:?}", old.dims(), values.dims());
+                Err(Error::option(name, detail))
+            }
+            None => Err(Error::option(name, "no such tensor outside of training")),
+        }
+    }
+
     /// The number of learnt numbers.
     pub fn elements(&self) -> usize {
         self.iter().map(Parameter::elements).sum()

@@ -35,6 +35,11 @@ impl Workers {
         })
     }
 
+    /// The number of workers.
+    pub(crate) fn count(&self) -> usize {
+        self.pools.len()
+    }
+
     /// Applies `work` to all items and passes the results to `take` in the items' order. After the
     /// first error no further item is begun.
     pub(crate) fn for_each_in_order<T: Sync, R: Send>(

@@ -11,4 +11,4 @@ mod write;
 pub(crate) use index::ShardIndex;
 pub use source::SafetensorsSource;
 pub(crate) use source::{INDEX_FILE, SINGLE_FILE};
-pub use write::write_safetensors;
+pub use write::{PieceSink, TensorPlan, write_safetensors, write_safetensors_streamed};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -138,6 +139,66 @@ impl SafetensorsSource {
         Ok(())
     }
 
+    /// Elements `range` of a tensor of type `U32`, counted row by row.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Unsupported`] for a tensor of another type,
+    /// [`Error::InvalidInput`] when it has fewer elements, or a read failure.
+    pub fn integers(&self, name: &str, range: Range<usize>) -> Result<Vec<u32>> {
+        let (shard, entry) = self.location(name)?;
+        let FileType::Integer { name: "U32", .. } = entry.stored else {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "the type of tensor {name:?} in {}",
+                    shard.file.path().display()
+                ),
+                hint: "expected U32".to_owned(),
+            });
+        };
+        let bytes = self.stored_elements(name, range, size_of::<u32>())?;
+        let words = bytes.as_chunks::<4>().0.iter();
+        Ok(words.map(|&word| u32::from_le_bytes(word)).collect())
+    }
+
+    /// Shape of a tensor of any type, `U32` ones included.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.entry.shape.as_slice())
+    }
+
+    /// The bytes of elements `range` of `size` bytes each.
+    fn stored_elements(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        size: usize,
+    ) -> Result<Cow<'_, [u8]>> {
+        let (shard, entry) = self.location(name)?;
+        let size = size as u64;
+        let (start, end) = (range.start as u64, range.end as u64);
+        let elements = (entry.end - entry.begin) / size;
+        if start > end || end > elements {
+            let detail = format!("tensor {name:?} has {elements} elements, asked for {range:?}");
+            return Err(Error::InvalidInput(detail));
+        }
+        let begin = shard.data_start + entry.begin + start * size;
+        shard.file.slice(begin, (end - start) * size)
+    }
+
+    /// A tensor that can be weights, and its type.
+    fn weights(&self, name: &str) -> Result<(&Shard, &Entry, DType)> {
+        let (shard, entry) = self.location(name)?;
+        match entry.stored {
+            FileType::Float(stored) => Ok((shard, entry, stored)),
+            FileType::Integer { name: found, .. } => Err(Error::Unsupported {
+                what: format!(
+                    "type {found} of tensor {name:?} in {}",
+                    shard.file.path().display()
+                ),
+                hint: "weights are F32, F16 or BF16".to_owned(),
+            }),
+        }
+    }
+
     fn location(&self, name: &str) -> Result<(&Shard, &Entry)> {
         let location = self.tensors.get(name);
         location
@@ -169,25 +230,20 @@ impl TensorSource for SafetensorsSource {
     }
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let (shard, entry) = self.location(name)?;
-        let stored = match entry.stored {
-            FileType::Float(stored) => stored,
-            FileType::Integer { name: found, .. } => {
-                return Err(Error::Unsupported {
-                    what: format!(
-                        "type {found} of tensor {name:?} in {}",
-                        shard.file.path().display()
-                    ),
-                    hint: "weights are F32, F16 or BF16".to_owned(),
-                });
-            }
-        };
+        let (shard, entry, stored) = self.weights(name)?;
         // The header check made sure of both: the sum stays inside the file, the end after the start.
         let bytes = shard
             .file
             .slice(shard.data_start + entry.begin, entry.end - entry.begin)?;
         let tensor = Tensor::from_raw_buffer(&bytes, stored, &entry.shape, &Device::Cpu)?;
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    fn elements(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let (_, _, stored) = self.weights(name)?;
+        let bytes = self.stored_elements(name, range.clone(), stored.size_in_bytes())?;
+        let part = Tensor::from_raw_buffer(&bytes, stored, &[range.len()], &Device::Cpu)?;
+        Ok(part.to_dtype(DType::F32)?.to_vec1()?)
     }
 
     fn quantized(&self, name: &str, _device: &Device) -> Result<Option<Arc<QTensor>>> {

@@ -18,10 +18,29 @@ struct ChatRow {
     messages: Vec<Message>,
 }
 
+/// A prompt and two answers; a row without the worse one is enough to imitate the better.
 #[derive(Deserialize)]
-struct PreferenceRow {
-    prompt: String,
-    chosen: String,
+pub(super) struct PreferenceRow {
+    prompt: Turns,
+    chosen: Turns,
+    rejected: Option<Turns>,
+}
+
+/// Plain text, or messages.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Turns {
+    Text(String),
+    Messages(Vec<Message>),
+}
+
+impl Turns {
+    fn messages(self, from_text: fn(String) -> Message) -> Vec<Message> {
+        match self {
+            Self::Text(text) => vec![from_text(text)],
+            Self::Messages(messages) => messages,
+        }
+    }
 }
 
 /// Rows of `{"messages": [..]}`.
@@ -44,10 +63,32 @@ pub(super) fn preferences(
 ) -> Result<Vec<Document>> {
     let rows = file.json_lines::<PreferenceRow>()?;
     let documents = rows.into_iter().map(|JsonLine { line, row }| {
-        let messages = [Message::user(row.prompt), Message::assistant(row.chosen)];
+        let mut messages = row.prompt.messages(Message::user);
+        messages.extend(row.chosen.messages(Message::assistant));
         document(file, line, &messages, options, encoder)
     });
     documents.collect()
+}
+
+/// Rows of `{"prompt", "chosen", "rejected"}`: both conversations of each, the better one first.
+pub(super) fn pairs(
+    file: &DataFile,
+    options: &SourceOptions,
+    encoder: &Encoder<'_>,
+) -> Result<Vec<(Document, Document)>> {
+    let rows = file.json_lines::<PreferenceRow>()?;
+    let pairs = rows.into_iter().map(|JsonLine { line, row }| {
+        let missing = || Error::data(file.path(), line, "missing field `rejected`");
+        let rejected = row.rejected.ok_or_else(missing)?;
+        let prompt = row.prompt.messages(Message::user);
+        let with = |answer: Turns| -> Result<Document> {
+            let mut messages = prompt.clone();
+            messages.extend(answer.messages(Message::assistant));
+            document(file, line, &messages, options, encoder)
+        };
+        Ok((with(row.chosen)?, with(rejected)?))
+    });
+    pairs.collect()
 }
 
 fn document(

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packing::MicroBatch;
 use super::{Document, Source};
+use crate::curriculum::{Curriculum, Unsolved, easy_first};
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -45,6 +46,7 @@ impl Share {
 struct Stream {
     documents: Vec<Document>,
     share: Share,
+    curriculum: Option<(Curriculum, Unsolved)>,
     seed: u64,
     epoch: u64,
     order: Vec<usize>,
@@ -54,15 +56,48 @@ struct Stream {
 }
 
 impl Stream {
-    fn next(&mut self) -> usize {
+    fn new(source: Source, share: Share, seed: u64) -> Self {
+        Self {
+            documents: source.training,
+            share,
+            curriculum: source.curriculum,
+            seed,
+            epoch: 0,
+            order: Vec::new(),
+            position: 0,
+            credit: 0.0,
+        }
+    }
+
+    /// The next document when `done` (0 to 1) of the run is over.
+    fn next(&mut self, done: f64) -> usize {
         if self.position == self.order.len() {
-            self.order = (0..self.documents.len()).collect();
-            Rng::new(self.seed.wrapping_add(self.epoch)).shuffle(&mut self.order);
+            let mut rng = Rng::new(self.seed.wrapping_add(self.epoch));
+            self.order = self.epoch(done, &mut rng);
             self.position = 0;
             self.epoch += 1;
         }
         self.position += 1;
         self.order[self.position - 1]
+    }
+
+    /// A new pass over the documents. A window moves with the run, so it is drawn from one by one.
+    fn epoch(&self, done: f64, rng: &mut Rng) -> Vec<usize> {
+        let Some((curriculum, unsolved)) = self.curriculum else {
+            let mut order: Vec<usize> = (0..self.documents.len()).collect();
+            rng.shuffle(&mut order);
+            return order;
+        };
+        let difficulty: Vec<f64> = self.documents.iter().map(|d| d.difficulty).collect();
+        let mut order = curriculum.epoch(&difficulty, unsolved, done, rng);
+        if matches!(curriculum, Curriculum::Window { .. }) {
+            order.truncate(1);
+        }
+        if order.is_empty() {
+            // Nothing is open yet: the easiest comes first.
+            order.extend(easy_first(&difficulty).first());
+        }
+        order
     }
 }
 
@@ -114,24 +149,24 @@ impl Batches {
                 ));
             }
         }
-        let streams = sources
-            .into_iter()
-            .enumerate()
-            .map(|(i, (source, share))| Stream {
-                seed: Rng::labelled(seed, &format!("source {i}")).next_u64(),
-                documents: source.training,
-                share,
-                epoch: 0,
-                order: Vec::new(),
-                position: 0,
-                credit: 0.0,
-            });
+        let streams = sources.into_iter().enumerate().map(|(i, (source, share))| {
+            let seed = Rng::labelled(seed, &format!("source {i}")).next_u64();
+            Stream::new(source, share, seed)
+        });
         let streams: Vec<Stream> = streams.collect();
         if streams.iter().any(|s| s.documents.is_empty()) {
             return Err(Error::option(
                 "data",
                 "expected documents to train on in every source, found none",
             ));
+        }
+        let is_dropped = |s: &Stream| {
+            let drops = matches!(s.curriculum, Some((_, Unsolved::Drop)));
+            drops && s.documents.iter().all(|d| d.difficulty >= 1.0)
+        };
+        if streams.iter().any(is_dropped) {
+            let detail = "expected a document that some model solves, found none";
+            return Err(Error::option("curriculum.unsolved", detail));
         }
         Ok(Self {
             streams,
@@ -175,7 +210,7 @@ impl Batches {
                 chosen = i;
             }
         }
-        let index = self.streams[chosen].next();
+        let index = self.streams[chosen].next(done);
         let length = self.streams[chosen].documents[index].len() as f64;
         let total: f64 = self.streams.iter().map(|s| s.share.at(done)).sum();
         for stream in &mut self.streams {
@@ -202,7 +237,40 @@ mod tests {
             training: (0..count).map(document).collect(),
             validation: vec![],
             report: SourceReport::default(),
+            curriculum: None,
         }
+    }
+
+    /// Which documents of a source of 20 with rising difficulty are met in `steps` steps of one each.
+    fn met(curriculum: Curriculum, unsolved: Unsolved, steps: u64) -> Vec<u32> {
+        let mut source = source(1, 20, 2);
+        for (i, document) in source.training.iter_mut().enumerate() {
+            document.difficulty = i as f64 / 19.0;
+        }
+        source.curriculum = Some((curriculum, unsolved));
+        let mut batches = Batches::new(vec![(source, Share::default())], 2, 1, steps, 3).unwrap();
+        let first = |batch: &MicroBatch| {
+            let ids = batch.ids(&candle_core::Device::Cpu).unwrap();
+            ids.to_vec1::<u32>().unwrap()[0] - 1000
+        };
+        (1..=steps)
+            .map(|step| first(&batches.next_step(step)[0]))
+            .collect()
+    }
+
+    #[test]
+    fn a_curriculum_goes_from_easy_to_hard() {
+        let strict = met(Curriculum::Strict, Unsolved::Last, 20);
+        assert_eq!(strict, (0..20).collect::<Vec<_>>());
+        let stages = met(Curriculum::Stages { count: 4 }, Unsolved::Drop, 19);
+        assert!(
+            stages[..5].iter().all(|i| *i < 5) && !stages.contains(&19),
+            "{stages:?}"
+        );
+        let window = met(Curriculum::Window { start: 0.0 }, Unsolved::Last, 200);
+        assert_eq!(window[0], 0);
+        assert!(window[..60].iter().all(|i| *i < 8), "{window:?}");
+        assert!(window[150..].iter().any(|i| *i > 12), "{window:?}");
     }
 
     fn tokens_of(batches: &[MicroBatch], mark: u32) -> usize {

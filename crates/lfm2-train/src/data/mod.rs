@@ -7,7 +7,9 @@ mod chat;
 mod file;
 mod mixture;
 mod packing;
+mod pairs;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lfm2_generate::ChatTemplate;
@@ -17,7 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use file::{DataFile, JsonLine};
 pub use mixture::{Batches, Share};
 pub use packing::{MicroBatch, pack};
+pub use pairs::{Pair, PairSource};
 
+use crate::curriculum::{Curriculum, Unsolved};
 use crate::loss::Target;
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -27,6 +31,10 @@ use crate::{Error, Result};
 pub struct Document {
     tokens: Vec<u32>,
     weights: Vec<f32>,
+    /// Where its first token is in the order of all training tokens, once that is known.
+    place: u64,
+    /// How hard it is, from 0 to 1; 0 where nobody says.
+    difficulty: f64,
 }
 
 impl Document {
@@ -40,7 +48,12 @@ impl Document {
             let detail = format!("expected {} weights, found {}", tokens.len(), weights.len());
             return Err(Error::option("document", detail));
         }
-        Ok(Self { tokens, weights })
+        Ok(Self {
+            tokens,
+            weights,
+            place: 0,
+            difficulty: 0.0,
+        })
     }
 
     /// The token ids.
@@ -78,7 +91,7 @@ impl Document {
 
     /// Pieces of at most `max` tokens. Each piece begins with the last token of the one before, so
     /// that every token is predicted exactly once.
-    fn cut(self, max: usize) -> Vec<Self> {
+    pub(crate) fn cut(self, max: usize) -> Vec<Self> {
         if self.len() <= max {
             return vec![self];
         }
@@ -88,6 +101,8 @@ impl Document {
             Self {
                 tokens: self.tokens[start..end].to_vec(),
                 weights: self.weights[start..end].to_vec(),
+                place: self.place,
+                difficulty: self.difficulty,
             }
         };
         starts.map(piece).collect()
@@ -140,6 +155,49 @@ pub struct SourceOptions {
     /// How many documents, chosen by the seed, are kept out for validation.
     #[serde(default)]
     pub holdout: usize,
+    /// The order in which documents are met; at random without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<CurriculumOptions>,
+}
+
+/// Documents in an order by how hard they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumOptions {
+    /// A JSON file with one number from 0 to 1 per document of the source, as [`score`](crate::score)
+    /// writes it.
+    pub scores: PathBuf,
+    /// How difficulty becomes an order.
+    #[serde(default)]
+    pub order: Curriculum,
+    /// What happens to documents that no model solves.
+    #[serde(default)]
+    pub unsolved: Unsolved,
+}
+
+impl CurriculumOptions {
+    /// The difficulties of `count` documents.
+    fn read(&self, folder: &Path, count: usize) -> Result<Vec<f64>> {
+        self.order.validate()?;
+        let path = folder.join(&self.scores);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let scores: Vec<f64> =
+            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        if scores.len() != count {
+            let detail = format!(
+                "expected a number for each of {count} documents, found {}",
+                scores.len()
+            );
+            return Err(Error::run_folder(path, detail));
+        }
+        match scores.iter().find(|score| !(0.0..=1.0).contains(*score)) {
+            Some(bad) => Err(Error::run_folder(
+                path,
+                format!("expected numbers from 0 to 1, found {bad}"),
+            )),
+            None => Ok(scores),
+        }
+    }
 }
 
 fn one() -> f32 {
@@ -152,7 +210,8 @@ fn one() -> f32 {
 pub struct SourceReport {
     /// Documents used, before cutting.
     pub documents: usize,
-    /// Documents left out since nothing in them is scored.
+    /// Documents left out since nothing in them is scored; pairs left out since an answer is empty,
+    /// both are the same, or they do not fit into a micro-batch.
     pub skipped: usize,
     /// Documents longer than a micro-batch, used in pieces.
     pub cut: usize,
@@ -173,6 +232,8 @@ pub struct Source {
     pub validation: Vec<Document>,
     /// Counts.
     pub report: SourceReport,
+    /// The order in which training documents are met; at random without it.
+    pub curriculum: Option<(Curriculum, Unsolved)>,
 }
 
 /// What turns text and conversations into tokens.
@@ -210,15 +271,15 @@ impl Source {
         }
         let path = folder.join(&options.path);
         let file = DataFile::read(&path)?;
-        let documents = match options.format {
-            Format::Text => text_documents(&file, encoder)?,
-            Format::Chat => chat::conversations(&file, options, encoder)?,
-            Format::Preference => chat::preferences(&file, options, encoder)?,
-        };
-        Self::split(documents, options, &path, encoder, seed).map(|mut source| {
-            source.report.sha256 = file.sha256().to_string();
-            source
-        })
+        let mut documents = documents(&file, options, encoder)?;
+        if let Some(curriculum) = &options.curriculum {
+            let scores = curriculum.read(folder, documents.len())?;
+            let pairs = documents.iter_mut().zip(scores);
+            pairs.for_each(|(document, score)| document.difficulty = score);
+        }
+        let mut source = Self::split(documents, options, &path, encoder, seed)?;
+        source.report.sha256 = file.sha256().to_string();
+        Ok(source)
     }
 
     fn split(
@@ -256,10 +317,7 @@ impl Source {
             scored: used.iter().map(Document::scored).sum(),
             sha256: String::new(),
         };
-        let mut order: Vec<usize> = (0..used.len()).collect();
-        Rng::labelled(seed, "holdout").shuffle(&mut order);
-        let kept_out: std::collections::BTreeSet<usize> =
-            order.into_iter().take(options.holdout).collect();
+        let kept_out = kept_out(used.len(), options.holdout, seed);
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for (i, document) in used.into_iter().enumerate() {
             let part = if kept_out.contains(&i) {
@@ -279,8 +337,40 @@ impl Source {
             training,
             validation,
             report,
+            curriculum: options.curriculum.as_ref().map(|c| (c.order, c.unsolved)),
         })
     }
+}
+
+/// All documents of a file in their order, those included in which nothing is scored.
+pub(crate) fn documents(
+    file: &DataFile,
+    options: &SourceOptions,
+    encoder: &Encoder<'_>,
+) -> Result<Vec<Document>> {
+    match options.format {
+        Format::Text => text_documents(file, encoder),
+        Format::Chat => chat::conversations(file, options, encoder),
+        Format::Preference => chat::preferences(file, options, encoder),
+    }
+}
+
+/// Which of `count` items are kept out for validation.
+fn kept_out(count: usize, holdout: usize, seed: u64) -> BTreeSet<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    Rng::labelled(seed, "holdout").shuffle(&mut order);
+    order.into_iter().take(holdout).collect()
+}
+
+/// Numbers the training tokens of all sources in order, document by document, and returns how many
+/// there are. What a teacher says of them is kept in this order.
+pub(crate) fn number(sources: &mut [Source]) -> u64 {
+    let mut place = 0;
+    for document in sources.iter_mut().flat_map(|source| &mut source.training) {
+        document.place = place;
+        place += document.len() as u64;
+    }
+    place
 }
 
 /// Every block of non-empty lines as beginning token, text, end token.

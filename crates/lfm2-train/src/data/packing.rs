@@ -13,6 +13,7 @@ pub struct MicroBatch {
     ids: Vec<u32>,
     targets: Vec<Target>,
     lens: Vec<usize>,
+    places: Vec<u64>,
 }
 
 impl MicroBatch {
@@ -22,6 +23,7 @@ impl MicroBatch {
         self.targets
             .extend((0..document.len()).map(|i| document.target(i)));
         self.lens.push(document.len());
+        self.places.push(document.place);
     }
 
     /// Whether there is no document.
@@ -40,6 +42,24 @@ impl MicroBatch {
     /// The target of every packed token; [`Target::UNSCORED`] where nothing is predicted.
     pub fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// The tokens of every document, one after another.
+    pub fn lens(&self) -> &[usize] {
+        &self.lens
+    }
+
+    /// The tokens of every document and where its first one is in the order of all training tokens.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&[u32], u64)> {
+        let mut rest = self.ids.as_slice();
+        self.lens
+            .iter()
+            .zip(&self.places)
+            .map(move |(&len, &place)| {
+                let (ids, after) = rest.split_at(len);
+                rest = after;
+                (ids, place)
+            })
     }
 
     /// The segments: one row per document.

@@ -1,10 +1,12 @@
 //! The masked next-token loss over packed logits.
 //!
-//! Knows logits and target ids, not models or documents. Both losses of pre-training and of
-//! fine-tuning are this one: they differ only in which targets are scored.
+//! Both losses of pre-training and of fine-tuning are this one: they differ only in which targets are
+//! scored.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor, bail};
+
+use super::number::{Number, log_sum_exp, softmax};
+use super::rows::{RowLoss, apply};
 
 /// What a token should be followed by, and how much that counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,25 +48,22 @@ impl Target {
 /// # Errors
 /// When the shapes disagree, a target is outside the vocabulary, or the logits are not on the CPU.
 pub fn next_token(logits: &Tensor, targets: &[Target], divisor: f64) -> Result<Tensor> {
-    let (tokens, vocab) = logits.dims2()?;
-    if tokens != targets.len() {
-        bail!("{tokens} rows of logits for {} targets", targets.len());
-    }
-    if let Some(bad) = targets
-        .iter()
-        .find(|t| t.is_scored() && t.id as usize >= vocab)
-    {
-        bail!("target {} is outside a vocabulary of {vocab}", bad.id);
-    }
-    let logits = match logits.dtype() {
-        DType::F32 | DType::F64 => logits.contiguous()?,
-        _ => logits.to_dtype(DType::F32)?.contiguous()?,
-    };
     let scale = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
-    logits.apply_op1(NextToken {
-        targets: targets.to_vec(),
-        scale,
-    })
+    let loss = NextToken::new(logits, targets, scale)?;
+    apply(logits, loss, &[targets.len()])?.squeeze(0)
+}
+
+/// The log-probability of every sequence of a pack: the weighted sum of
+/// `logits[target] - ln sum(exp(logits))` over its scored tokens, `(sequences)`.
+///
+/// * `logits`: `(tokens, vocab)`, as in [`next_token`].
+/// * `targets`: one per token.
+/// * `lens`: tokens of every sequence, one after another.
+///
+/// # Errors
+/// As [`next_token`], or when `lens` do not add up to the tokens.
+pub fn sequence_logprobs(logits: &Tensor, targets: &[Target], lens: &[usize]) -> Result<Tensor> {
+    apply(logits, NextToken::new(logits, targets, -1.0)?, lens)
 }
 
 /// How many of `targets` are scored.
@@ -88,133 +87,52 @@ struct NextToken {
 }
 
 impl NextToken {
-    /// The loss of each row, in `f64`, summed in row order: the same for any number of threads.
-    fn loss<T: Number>(&self, logits: &[T], vocab: usize) -> f64 {
-        let rows = logits.par_chunks(vocab).zip(&self.targets);
-        let losses: Vec<f64> = rows.map(|(row, &target)| row_loss(row, target)).collect();
-        losses.iter().sum::<f64>() * self.scale
-    }
-
-    fn gradient<T: Number>(&self, logits: &[T], vocab: usize, upstream: f64) -> Vec<T> {
-        let mut gradient = vec![T::from_f64(0.0); logits.len()];
-        let rows = gradient
-            .par_chunks_mut(vocab)
-            .zip(logits.par_chunks(vocab))
-            .zip(&self.targets);
-        rows.for_each(|((out, row), &target)| {
-            if target.is_scored() {
-                let scale = self.scale * upstream * f64::from(target.weight);
-                row_gradient(out, row, target.id as usize, T::from_f64(scale));
-            }
-        });
-        gradient
-    }
-}
-
-impl CustomOp1 for NextToken {
-    fn name(&self) -> &'static str {
-        "next-token-loss"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let vocab = layout.shape().dims2()?.1;
-        let loss = match storage {
-            CpuStorage::F32(data) => {
-                CpuStorage::F32(vec![self.loss(slice(data, layout)?, vocab) as f32])
-            }
-            CpuStorage::F64(data) => CpuStorage::F64(vec![self.loss(slice(data, layout)?, vocab)]),
-            _ => bail!("the loss needs f32 or f64 logits"),
-        };
-        Ok((loss, Shape::from(())))
-    }
-
-    fn bwd(&self, logits: &Tensor, _loss: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        let (shape, vocab) = (logits.shape().clone(), logits.dims2()?.1);
-        let upstream = upstream.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        let (storage, layout) = logits.storage_and_layout();
-        let gradient = match &*storage {
-            candle_core::Storage::Cpu(CpuStorage::F32(data)) => Tensor::from_vec(
-                self.gradient(slice(data, layout)?, vocab, upstream),
-                shape,
-                logits.device(),
-            )?,
-            candle_core::Storage::Cpu(CpuStorage::F64(data)) => Tensor::from_vec(
-                self.gradient(slice(data, layout)?, vocab, upstream),
-                shape,
-                logits.device(),
-            )?,
-            _ => bail!("the loss has a gradient for f32 and f64 logits on the CPU only"),
-        };
-        Ok(Some(gradient))
-    }
-}
-
-fn slice<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
-        None => bail!("the loss needs contiguous logits"),
-    }
-}
-
-/// The two float types the loss is computed in.
-trait Number:
-    WithDType + std::ops::Sub<Output = Self> + std::ops::SubAssign + std::ops::MulAssign + PartialOrd
-{
-    fn exp(self) -> Self;
-}
-
-impl Number for f32 {
-    fn exp(self) -> Self {
-        self.exp()
-    }
-}
-
-impl Number for f64 {
-    fn exp(self) -> Self {
-        self.exp()
-    }
-}
-
-/// The largest value; what is not a number is passed over here and spoils the sum, as it should.
-fn largest<T: Number>(row: &[T]) -> T {
-    row.iter()
-        .copied()
-        .fold(T::from_f64(f64::NEG_INFINITY), |best, x| {
-            if x > best { x } else { best }
+    fn new(logits: &Tensor, targets: &[Target], scale: f64) -> Result<Self> {
+        let (tokens, vocab) = logits.dims2()?;
+        if tokens != targets.len() {
+            bail!("{tokens} rows of logits for {} targets", targets.len());
+        }
+        if let Some(bad) = targets
+            .iter()
+            .find(|t| t.is_scored() && t.id as usize >= vocab)
+        {
+            bail!("target {} is outside a vocabulary of {vocab}", bad.id);
+        }
+        Ok(Self {
+            targets: targets.to_vec(),
+            scale,
         })
+    }
+
+    fn target(&self, row: usize) -> Option<Target> {
+        self.targets.get(row).copied().filter(|t| t.is_scored())
+    }
 }
 
-fn row_loss<T: Number>(row: &[T], target: Target) -> f64 {
-    if !target.is_scored() {
-        return 0.0;
-    }
-    let largest = largest(row);
-    let mut sum = 0.0;
-    for &x in row {
-        sum += (x - largest).exp().to_f64();
-    }
-    f64::from(target.weight) * (sum.ln() + largest.to_f64() - row[target.id as usize].to_f64())
-}
+impl RowLoss for NextToken {
+    const NAME: &'static str = "next-token-loss";
 
-fn row_gradient<T: Number>(out: &mut [T], row: &[T], target: usize, scale: T) {
-    let largest = largest(row);
-    let mut sum = 0.0;
-    for (out, &x) in out.iter_mut().zip(row) {
-        let e = (x - largest).exp();
-        sum += e.to_f64();
-        *out = e;
+    fn value<T: Number>(&self, row: usize, logits: &[T]) -> f64 {
+        let Some(target) = self.target(row) else {
+            return 0.0;
+        };
+        let surprise = log_sum_exp(logits) - logits[target.id as usize].to_f64();
+        self.scale * f64::from(target.weight) * surprise
     }
-    let factor = T::from_f64(scale.to_f64() / sum);
-    for out in out.iter_mut() {
-        *out *= factor;
+
+    fn gradient<T: Number>(&self, row: usize, logits: &[T], out: &mut [T], upstream: f64) {
+        if let Some(target) = self.target(row) {
+            let scale = self.scale * upstream * f64::from(target.weight);
+            softmax(logits, out, scale);
+            out[target.id as usize] -= T::from_f64(scale);
+        }
     }
-    out[target] -= scale;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     fn random_logits(tokens: usize, vocab: usize) -> Vec<f64> {
         let mut rng = crate::rng::Rng::new(5);
@@ -297,6 +215,26 @@ mod tests {
         let logits = Tensor::zeros((3, 8), DType::F64, &Device::Cpu)?;
         let loss = next_token(&logits, &[1, 2, 3].map(Target::new), 3.0)?.to_scalar::<f64>()?;
         assert!((perplexity(loss) - 8.0).abs() < 1e-12);
+        Ok(())
+    }
+
+    #[test]
+    fn sequences_have_the_sum_of_their_own_tokens() -> Result<()> {
+        let data = random_logits(5, 4);
+        let var = Var::from_vec(data, (5, 4), &Device::Cpu)?;
+        let targets = [1, 2, 0, 3, 1].map(Target::new);
+        let all = sequence_logprobs(&var, &targets, &[2, 3])?;
+        let first = next_token(&var.narrow(0, 0, 2)?, &targets[..2], 1.0)?;
+        let second = next_token(&var.narrow(0, 2, 3)?, &targets[2..], 1.0)?;
+        let found = all.to_vec1::<f64>()?;
+        assert!((found[0] + first.to_scalar::<f64>()?).abs() < 1e-12);
+        assert!((found[1] + second.to_scalar::<f64>()?).abs() < 1e-12);
+        // Only the second sequence takes part here.
+        let grads = all.narrow(0, 1, 1)?.sum_all()?.backward()?;
+        let gradient = grads.get(&var).unwrap().to_vec2::<f64>()?;
+        assert!(gradient[..2].iter().flatten().all(|g| *g == 0.0));
+        assert!(gradient[2..].iter().flatten().all(|g| *g != 0.0));
+        assert!(sequence_logprobs(&var, &targets, &[2, 2]).is_err());
         Ok(())
     }
 }

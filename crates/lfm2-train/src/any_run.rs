@@ -1,0 +1,71 @@
+//! A run of any kind, from its configuration file.
+
+use std::path::Path;
+
+use lfm2_generate::Cancel;
+use serde_json::Value;
+
+use crate::options::TrainOptions;
+use crate::progress::TrainProgress;
+use crate::retrieval::{RetrievalOptions, RetrievalRun};
+use crate::run::Resume;
+use crate::trainer::Trainer;
+use crate::{Error, Result};
+
+/// A run of whatever its configuration says.
+#[derive(Debug)]
+pub enum AnyRun {
+    /// A text model.
+    Text(Box<Trainer>),
+    /// A retrieval model: `"objective": "retrieval"`.
+    Retrieval(Box<RetrievalRun>),
+}
+
+impl AnyRun {
+    /// Prepares the run of the configuration file `config` in the folder `run`, or continues the one
+    /// that is there; see [`Trainer::open`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::RunFolder`] when the file is not the JSON expected, and as
+    /// [`Trainer::open`] and [`RetrievalRun::open`].
+    pub fn open(config: &Path, run: &Path, resume: Resume, threads: usize) -> Result<Self> {
+        let base = config.parent().unwrap_or(Path::new("."));
+        if is_retrieval(config)? {
+            let options = RetrievalOptions::read(config)?;
+            let run = RetrievalRun::open(options, base, run, resume, threads)?;
+            return Ok(Self::Retrieval(Box::new(run)));
+        }
+        let options = TrainOptions::read(config)?;
+        let run = Trainer::open(options, base, run, resume, threads)?;
+        Ok(Self::Text(Box::new(run)))
+    }
+
+    /// Trains until the last step.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn train(&mut self, progress: &dyn TrainProgress, cancel: &Cancel) -> Result<()> {
+        match self {
+            Self::Text(run) => run.train(progress, cancel),
+            Self::Retrieval(run) => run.train(progress, cancel),
+        }
+    }
+
+    /// Writes a complete model folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn export(&self, folder: &Path) -> Result<()> {
+        match self {
+            Self::Text(run) => run.export(folder),
+            Self::Retrieval(run) => run.export(folder),
+        }
+    }
+}
+
+fn is_retrieval(config: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(config).map_err(|e| Error::io(config, e))?;
+    let json: Value =
+        serde_json::from_str(&text).map_err(|e| Error::run_folder(config, e.to_string()))?;
+    Ok(json.get("objective").and_then(Value::as_str) == Some("retrieval"))
+}
