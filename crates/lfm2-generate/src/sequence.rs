@@ -77,7 +77,7 @@ impl Sequence {
         if let Some((at, id)) = prompt
             .iter()
             .enumerate()
-            .find(|(_, id)| **id as usize >= vocab)
+            .find(|(_, id)| !generator.decoder().accepts(**id))
         {
             let text = format!("prompt token {at}: id {id} is outside the vocabulary of {vocab}");
             return Err(Error::InvalidInput(text));

@@ -32,6 +32,12 @@ pub trait Decoder: Send + Sync {
     /// The number of logits per token.
     fn vocab_size(&self) -> usize;
 
+    /// Whether `id` can be fed: those of the vocabulary can. A model that reads more than text has ids
+    /// of its own behind them, which are never drawn.
+    fn accepts(&self, id: u32) -> bool {
+        (id as usize) < self.vocab_size()
+    }
+
     /// Where the weights are, and where ids have to be.
     fn device(&self) -> &Device;
 

@@ -8,6 +8,7 @@ mod model;
 pub mod shapes;
 
 pub use config::{
-    Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TensorRole, TensorSpec, TextConfig,
+    ConfigKeys, Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TensorRole, TensorSpec, TextConfig,
+    wrong_config,
 };
 pub use model::{LoadOptions, TextModel};

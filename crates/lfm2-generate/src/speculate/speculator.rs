@@ -116,7 +116,11 @@ impl<'a> Speculator<'a> {
             }
         }
         let start = Instant::now();
-        let proposals = self.propose(count, target.sequence)?;
+        let mut proposals = self.propose(count, target.sequence)?;
+        // A prompt can have ids that are read but never drawn.
+        let vocab = target.decoder.vocab_size();
+        let drawn = |proposal: &&Proposal| (proposal.id as usize) < vocab;
+        proposals.truncate(proposals.iter().take_while(drawn).count());
         if proposals.is_empty() {
             let logits = target
                 .place

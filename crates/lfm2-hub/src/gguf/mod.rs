@@ -1,4 +1,5 @@
-//! GGUF files: opened with [`GgufFile`], written with [`quantize`].
+//! GGUF files: opened with [`GgufFile`], or [`OtherGguf`] for other architectures, written with
+//! [`quantize`].
 //!
 //! The head of a file is read by this crate's own strict reader, which checks every count, length
 //! and offset against the file before anything is allocated. What a file says is then offered in
@@ -12,6 +13,7 @@ mod hyper;
 mod k_blocks;
 mod metadata;
 mod names;
+mod other;
 mod quantization;
 mod quantize;
 mod source;
@@ -20,6 +22,7 @@ mod tokens;
 mod write;
 
 pub use metadata::{Array, Metadata, Value, ValueType};
+pub use other::OtherGguf;
 pub use quantization::Quantization;
 pub(crate) use quantize::encode;
 pub use quantize::{

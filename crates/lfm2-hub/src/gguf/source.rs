@@ -69,7 +69,7 @@ impl GgufFile {
             .collect();
         let hyper = Hyper::from_metadata(&metadata, &|name| names.contains(name), limits)?;
         let ids = tokens::TokenIds::from_metadata(&metadata)?;
-        let tensors = Tensors::new(parts)?;
+        let tensors = Tensors::new(parts, Naming::Published)?;
         for planned in names::plan(&hyper) {
             let Some(tensor) = tensors.by_name.get(&planned.published) else {
                 continue;
@@ -175,9 +175,18 @@ impl fmt::Debug for GgufFile {
     }
 }
 
+/// What tensors are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// As in the published checkpoints of the family.
+    Published,
+    /// As in the file.
+    Own,
+}
+
 /// The tensors of all files of a model.
 #[derive(Debug)]
-struct Tensors {
+pub(super) struct Tensors {
     files: Vec<FileBytes>,
     by_name: BTreeMap<String, Stored>,
 }
@@ -194,14 +203,20 @@ struct Stored {
 }
 
 impl Tensors {
-    fn new(parts: Vec<Part>) -> Result<Self> {
+    pub(super) fn new(parts: Vec<Part>, naming: Naming) -> Result<Self> {
         let mut files = Vec::with_capacity(parts.len());
         let mut by_name = BTreeMap::new();
         for (file, part) in parts.into_iter().enumerate() {
             for tensor in part.header.tensors {
-                let shape = names::published_shape(&tensor.name, &tensor.shape);
-                // A tensor LFM2 does not have keeps its name, so that it shows up as unused.
-                let name = names::published_name(&tensor.name).unwrap_or(tensor.name);
+                let (name, shape) = match naming {
+                    Naming::Own => (tensor.name, tensor.shape),
+                    Naming::Published => {
+                        let shape = names::published_shape(&tensor.name, &tensor.shape);
+                        // A tensor LFM2 does not have keeps its name, so that it shows up as unused.
+                        let name = names::published_name(&tensor.name);
+                        (name.unwrap_or(tensor.name), shape)
+                    }
+                };
                 let stored = Stored {
                     file,
                     start: tensor.start,

@@ -3,18 +3,32 @@
 use lfm2_hub::{Error, Result};
 use serde_json::{Map, Value};
 
-/// A JSON object being read as a config.
-#[derive(Clone, Copy)]
-pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
+/// A JSON object being read as a config. `null` counts as absent; every error names the key.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a>(&'a Map<String, Value>);
 
 impl<'a> Keys<'a> {
-    /// The value of a key; `null` counts as absent.
-    pub(super) fn get(self, key: &str) -> Option<&'a Value> {
+    /// The keys of `json`, which messages call `name`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] when it is no object.
+    pub fn new(name: &str, json: &'a Value) -> Result<Self> {
+        match json.as_object() {
+            Some(object) => Ok(Self(object)),
+            None => Err(wrong(name, "an object", json)),
+        }
+    }
+
+    /// The value of a key.
+    pub fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
     /// A whole number from 0; also accepts `64.0`.
-    pub(super) fn size(self, key: &str) -> Result<Option<usize>> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn size(self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -29,7 +43,10 @@ impl<'a> Keys<'a> {
     }
 
     /// [`size`](Self::size) with a default and an upper limit.
-    pub(super) fn bounded(self, key: &str, default: usize, limit: usize) -> Result<usize> {
+    ///
+    /// # Errors
+    /// As [`size`](Self::size), and [`Error::Limit`].
+    pub fn bounded(self, key: &str, default: usize, limit: usize) -> Result<usize> {
         let found = self.size(key)?.unwrap_or(default);
         if found > limit {
             return Err(Error::Limit {
@@ -41,7 +58,11 @@ impl<'a> Keys<'a> {
         Ok(found)
     }
 
-    pub(super) fn float(self, key: &str) -> Result<Option<f64>> {
+    /// A finite number.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn float(self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -51,7 +72,11 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn bool(self, key: &str) -> Result<Option<bool>> {
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn bool(self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -61,7 +86,11 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| wrong(key, "true or false", value))
     }
 
-    pub(super) fn str(self, key: &str) -> Result<Option<&'a str>> {
+    /// A string.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn str(self, key: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -71,7 +100,11 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| wrong(key, "a string", value))
     }
 
-    pub(super) fn object(self, key: &str) -> Result<Option<Keys<'a>>> {
+    /// An object.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn object(self, key: &str) -> Result<Option<Keys<'a>>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -81,7 +114,11 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| wrong(key, "an object", value))
     }
 
-    pub(super) fn array(self, key: &str) -> Result<Option<&'a [Value]>> {
+    /// A list.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn array(self, key: &str) -> Result<Option<&'a [Value]>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
@@ -92,7 +129,10 @@ impl<'a> Keys<'a> {
     }
 
     /// One token id or a list of them, each below `vocab`.
-    pub(super) fn token_ids(self, key: &str, vocab: usize) -> Result<Vec<u32>> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for anything else.
+    pub fn token_ids(self, key: &str, vocab: usize) -> Result<Vec<u32>> {
         let Some(value) = self.get(key) else {
             return Ok(Vec::new());
         };
@@ -111,7 +151,8 @@ impl<'a> Keys<'a> {
     }
 }
 
-pub(super) fn wrong(key: &str, expected: &str, found: &Value) -> Error {
+/// The error of a key with another value than `expected`.
+pub fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     let mut found = found.to_string();
     if found.len() > 80 {
         let cut = (0..=77)

@@ -10,6 +10,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use keys::{Keys as ConfigKeys, wrong as wrong_config};
 pub use tensors::{TensorRole, TensorSpec};
 
 use lfm2_hub::{Error, Limits, Result};

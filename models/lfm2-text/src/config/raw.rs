@@ -10,10 +10,7 @@ use super::{Family, FfnRule, LayerKind, MoeSpec, RopeSpec, TextConfig};
 const MAX_CONV_WIDTH: usize = 1024;
 
 pub(super) fn parse(json: &Value, limits: &Limits) -> Result<TextConfig> {
-    let Some(object) = json.as_object() else {
-        return Err(Error::config("config.json", "expected an object"));
-    };
-    let keys = Keys(object);
+    let keys = Keys::new("config.json", json)?;
     refuse_repacks(keys)?;
     let family = family(keys)?;
     let vocab_size = positive(

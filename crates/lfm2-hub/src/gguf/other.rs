@@ -1,0 +1,66 @@
+//! [`OtherGguf`]: a GGUF file of any architecture, with the names its writer chose.
+//!
+//! The towers, encoders and codecs that accompany a text model come in files of their own. What their
+//! keys and tensors mean is up to the models that use them.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::metadata::Metadata;
+use super::source::{Naming, Tensors};
+use super::split::{self, Part};
+use crate::mapped::{FileBytes, Mapping};
+use crate::{Error, Limits, Result, TensorSource};
+
+/// Metadata and tensors of a GGUF file, or of several that belong together, whatever the architecture.
+#[derive(Debug)]
+pub struct OtherGguf {
+    metadata: Metadata,
+    tensors: Arc<Tensors>,
+}
+
+impl OtherGguf {
+    /// Opens the file at `path`. Of several that belong together, any one will do.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`](super::GgufFile::open), without what the architecture says.
+    pub fn open(path: impl AsRef<Path>, limits: &Limits, mapping: Mapping) -> Result<Self> {
+        Self::from_parts(split::open_all(path.as_ref(), limits, mapping)?)
+    }
+
+    /// Opens a file that is in memory; `name` stands for its path in messages.
+    ///
+    /// # Errors
+    /// As [`OtherGguf::open`].
+    pub fn from_bytes(
+        name: &str,
+        bytes: impl Into<Cow<'static, [u8]>>,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let bytes = FileBytes::from_memory(name, bytes.into());
+        Self::from_parts(vec![Part::read(bytes, limits)?])
+    }
+
+    fn from_parts(parts: Vec<Part>) -> Result<Self> {
+        let Some(first) = parts.first() else {
+            return Err(Error::InvalidInput(
+                "a model needs at least one file".to_owned(),
+            ));
+        };
+        Ok(Self {
+            metadata: first.header.metadata.clone(),
+            tensors: Arc::new(Tensors::new(parts, Naming::Own)?),
+        })
+    }
+
+    /// Everything the file says apart from the weights.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensors, under the names and with the shapes they have in the file, outermost dimension first.
+    pub fn tensors(&self) -> Arc<dyn TensorSource> {
+        Arc::clone(&self.tensors) as Arc<dyn TensorSource>
+    }
+}

@@ -1,0 +1,447 @@
+//! [`VlModel`]: a text model that reads pictures.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Tensor;
+use lfm2_hub::{Checkpoint, Error, Joined, ModelSource, OpenOptions, Result, Tokenizer};
+use lfm2_nn::{CacheSpec, Decoder, Input, Step, Want, Weights};
+use lfm2_text::{LoadOptions, TextConfig, TextModel};
+use serde_json::Value;
+
+use crate::album::Album;
+use crate::budget::Budget;
+use crate::config::VlConfig;
+use crate::cost::{Cost, Speed};
+use crate::mmproj::{self, Mmproj};
+use crate::picture::Picture;
+use crate::plan::{ImagePlan, Size};
+use crate::processor::{ImageProcessor, ImageViews};
+use crate::projector::Projector;
+use crate::settings::ImageSettings;
+use crate::tokens::ImageTokens;
+use crate::tower::VisionTower;
+use crate::view::{PatchGrid, View, ViewKey};
+use crate::view_cache::ViewCache;
+
+/// Where the tower may be, by its patch embedding, and the projector by its first matrix.
+const TOWERS: [&str; 4] = [
+    "model.vision_tower.vision_model",
+    mmproj::TOWER,
+    "vision_tower.vision_model",
+    "vision_tower",
+];
+const PROJECTORS: [&str; 2] = [mmproj::PROJECTOR, "multi_modal_projector"];
+
+/// Patches that go through the tower together: two full tiles of the published models. More would take
+/// memory and gain nothing, since the matrices are large already.
+const PACK: usize = 2048;
+
+/// How a model is loaded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VlOptions {
+    /// Device, number types, quantisation.
+    pub load: LoadOptions,
+    /// Bytes of views that are kept, so that a picture seen before costs nothing; 0 keeps none.
+    pub view_cache_bytes: usize,
+}
+
+impl Default for VlOptions {
+    fn default() -> Self {
+        Self {
+            load: LoadOptions::default(),
+            view_cache_bytes: 256 << 20,
+        }
+    }
+}
+
+impl From<LoadOptions> for VlOptions {
+    fn from(load: LoadOptions) -> Self {
+        Self {
+            load,
+            ..Self::default()
+        }
+    }
+}
+
+impl VlOptions {
+    /// Keeps up to `bytes` of views.
+    pub fn with_view_cache_bytes(mut self, bytes: usize) -> Self {
+        self.view_cache_bytes = bytes;
+        self
+    }
+}
+
+/// A text model with a vision tower. Immutable apart from its cache of views, shareable between
+/// threads, cheap to clone; clones share the cache.
+///
+/// It does not read prompts by itself: an [`Album`] holds the pictures of a conversation, and is the
+/// decoder that everything which writes text works with.
+#[derive(Debug, Clone)]
+pub struct VlModel {
+    config: Arc<VlConfig>,
+    text: TextModel,
+    tower: VisionTower,
+    projector: Projector,
+    processor: ImageProcessor,
+    tokens: ImageTokens,
+    tokenizer: Tokenizer,
+    cache: Arc<ViewCache>,
+}
+
+impl VlModel {
+    /// Opens the model in a folder or a repository of the Hub.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`from_checkpoint`](Self::from_checkpoint).
+    pub fn open(source: &ModelSource, files: &OpenOptions, options: &VlOptions) -> Result<Self> {
+        Self::from_checkpoint(&Checkpoint::open(source, files)?, options)
+    }
+
+    /// Builds the model of an opened checkpoint.
+    ///
+    /// # Errors
+    /// When config or settings are invalid, tokens or tensors are missing, or they contradict each other.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, options: &VlOptions) -> Result<Self> {
+        let info = checkpoint.info();
+        let config = VlConfig::from_json(checkpoint.config(), info.limits())?;
+        let settings = ImageSettings::from_files(
+            checkpoint.config(),
+            info.json("preprocessor_config.json")?.as_ref(),
+            info.json("processor_config.json")?.as_ref(),
+        )?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let weights = options.load.weights(checkpoint.tensors());
+        let model = Self::load(config, settings, tokenizer, (&weights, options))?;
+        options.load.finish(&weights)?;
+        Ok(model)
+    }
+
+    /// Builds the model of two GGUF files: the text model, and tower and projector.
+    ///
+    /// What such files do not say of image settings is as in the published processors, unless
+    /// `overrides` says otherwise: the largest models need `{"resample": 3}`.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Self::from_checkpoint).
+    pub fn from_gguf(
+        text: &Checkpoint,
+        vision: &Mmproj,
+        overrides: &Value,
+        options: &VlOptions,
+    ) -> Result<Self> {
+        let (tower, projector) = vision.config()?;
+        let config = VlConfig {
+            text: TextConfig::from_json_within(text.config(), text.info().limits())?,
+            vision: tower,
+            projector,
+            image_token_id: None,
+        };
+        let settings = ImageSettings::from_files(&vision.settings()?, None, Some(overrides))?;
+        let parts = [text.tensors(), vision.tensors()].map(|part| (String::new(), part));
+        let weights = options.load.weights(Arc::new(Joined::new(parts.into())));
+        let model = Self::load(config, settings, text.tokenizer()?, (&weights, options))?;
+        options.load.finish(&weights)?;
+        Ok(model)
+    }
+
+    fn load(
+        config: VlConfig,
+        settings: ImageSettings,
+        tokenizer: Tokenizer,
+        (weights, options): (&Weights, &VlOptions),
+    ) -> Result<Self> {
+        agree(&config, &settings)?;
+        let tokens = ImageTokens::new(&tokenizer, &settings)?;
+        check_tokens(&config, &tokens)?;
+        let text = TextModel::load(config.text.clone(), weights)?;
+        let under = |places: &[&str], tensor: &str| {
+            let found = places
+                .iter()
+                .find(|place| weights.pp(place).contains(tensor));
+            weights.pp(found.or(places.first()).unwrap_or(&""))
+        };
+        let tower = under(&TOWERS, "embeddings.patch_embedding.weight");
+        let projector = under(&PROJECTORS, "linear_1.weight");
+        let (from, to) = (config.vision.hidden_size, config.text.hidden_size);
+        Ok(Self {
+            tower: VisionTower::load(&config.vision, &tower)?,
+            projector: Projector::load(&config.projector, from, to, &projector)?,
+            text,
+            processor: ImageProcessor::new(settings)?,
+            tokens,
+            tokenizer,
+            cache: Arc::new(ViewCache::new(options.view_cache_bytes)),
+            config: Arc::new(config),
+        })
+    }
+
+    /// The same model with the keys of `json`, spelled as in the files of processors, in place of its
+    /// image settings.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] naming the key, also when weights or tokens do not allow it.
+    pub fn overridden(&self, json: &Value) -> Result<Self> {
+        let processor = self.processor.overridden(json)?;
+        agree(&self.config, processor.settings())?;
+        let tokens = ImageTokens::new(&self.tokenizer, processor.settings())?;
+        check_tokens(&self.config, &tokens)?;
+        Ok(Self {
+            processor,
+            tokens,
+            ..self.clone()
+        })
+    }
+
+    /// The model's facts.
+    pub fn config(&self) -> &VlConfig {
+        &self.config
+    }
+
+    /// The text model.
+    pub fn text(&self) -> &TextModel {
+        &self.text
+    }
+
+    /// The vision tower.
+    pub fn tower(&self) -> &VisionTower {
+        &self.tower
+    }
+
+    /// What joins tower and text model.
+    pub fn projector(&self) -> &Projector {
+        &self.projector
+    }
+
+    /// What turns pictures into views.
+    pub fn processor(&self) -> &ImageProcessor {
+        &self.processor
+    }
+
+    /// The tokens that stand for pictures.
+    pub fn image_tokens(&self) -> &ImageTokens {
+        &self.tokens
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// An album without pictures, for one conversation.
+    pub fn album(&self) -> Album {
+        Album::new(self.clone())
+    }
+
+    /// The views of pictures.
+    ///
+    /// # Errors
+    /// As [`ImageProcessor::process`].
+    pub fn process_images(&self, pictures: &[Picture]) -> Result<Vec<ImageViews>> {
+        let views = pictures
+            .iter()
+            .map(|picture| self.processor.process(picture));
+        views.collect()
+    }
+
+    /// The views of pictures that take no more than `budget` together.
+    ///
+    /// # Errors
+    /// As [`ImageProcessor::plan_within`].
+    pub fn process_images_within(
+        &self,
+        pictures: &[Picture],
+        budget: &Budget,
+    ) -> Result<Vec<ImageViews>> {
+        let sizes: Vec<Size> = pictures.iter().map(Picture::size).collect();
+        let plans = self.processor.plan_within(&sizes, budget)?;
+        let views = pictures
+            .iter()
+            .zip(plans)
+            .map(|(picture, plan)| self.processor.process_as(picture, plan));
+        views.collect()
+    }
+
+    /// What a picture with this plan costs; with the time where `speed` is known.
+    pub fn cost(&self, plan: &ImagePlan, speed: Option<&Speed>) -> Cost {
+        Cost::new(plan, self.processor.settings(), speed)
+    }
+
+    /// The patches of views as the tower takes them, `(patches, values)`, one view after another.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn patches(&self, views: &[View]) -> candle_core::Result<Tensor> {
+        let mut values = Vec::new();
+        for view in views {
+            values.extend(self.processor.normalized(view));
+        }
+        let width = self.config.vision.patch_values();
+        let patches = Tensor::from_vec(
+            values,
+            (grid_patches(views), width),
+            &candle_core::Device::Cpu,
+        )?;
+        patches
+            .to_device(self.text.device())?
+            .to_dtype(self.text.dtype())
+    }
+
+    /// What stands for each view where text has embeddings, `(tokens, hidden)`. Views that were seen
+    /// lately cost nothing, and equal ones are read once.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn encode(&self, views: &[View]) -> Result<Vec<Tensor>> {
+        let keys: Vec<ViewKey> = views.iter().map(View::key).collect();
+        let mut rows: HashMap<ViewKey, Tensor> = HashMap::new();
+        let mut new: Vec<(ViewKey, &View)> = Vec::new();
+        for (key, view) in keys.iter().zip(views) {
+            if rows.contains_key(key) || new.iter().any(|(other, _)| other == key) {
+                continue;
+            }
+            match self.cache.get(key) {
+                Some(found) => drop(rows.insert(*key, found)),
+                None => new.push((*key, view)),
+            }
+        }
+        for pack in packs(&new) {
+            let views: Vec<View> = pack.iter().map(|(_, view)| (*view).clone()).collect();
+            let made = self.read(&views)?;
+            for ((key, _), made) in pack.iter().zip(made) {
+                self.cache.insert(*key, made.clone());
+                rows.insert(*key, made);
+            }
+        }
+        let all = keys.iter().map(|key| rows.get(key).cloned());
+        all.collect::<Option<_>>()
+            .ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+    }
+
+    /// The rows of each view, from its pixels.
+    fn read(&self, views: &[View]) -> candle_core::Result<Vec<Tensor>> {
+        let grids: Vec<PatchGrid> = views.iter().map(View::grid).collect();
+        let hidden = self.tower.forward(&self.patches(views)?, &grids, None)?;
+        let rows = self.projector.forward(&hidden, &grids)?;
+        let mut start = 0;
+        let each = grids.iter().map(|grid| {
+            let len = grid.patches() / self.config.projector.factor.pow(2);
+            // A copy, so that a view that is kept keeps nothing else.
+            let rows = rows.narrow(0, start, len)?.force_contiguous();
+            start += len;
+            rows
+        });
+        each.collect()
+    }
+
+    /// Measures how fast this machine reads pictures: one full tile, a quarter of one, and a prompt of
+    /// 256 tokens.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn measure_speed(&self) -> Result<Speed> {
+        const TOKENS: usize = 256;
+        let settings = self.processor.settings();
+        let side = (settings.tile_size / settings.patch_size / 2).max(1);
+        let seconds = |side: usize| -> Result<f64> {
+            let grid = PatchGrid {
+                rows: side,
+                cols: side,
+            };
+            let shape = (grid.patches(), self.config.vision.patch_values());
+            let patches = Tensor::zeros(shape, self.text.dtype(), self.text.device())?;
+            let start = Instant::now();
+            let hidden = self.tower.forward(&patches, &[grid], None)?;
+            hidden
+                .flatten_all()?
+                .get(0)?
+                .to_dtype(lfm2_nn::DType::F32)?
+                .to_scalar::<f32>()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        // The first pass pays for pages and threads.
+        seconds(side)?;
+        let (small, large) = (seconds(side)?, seconds(2 * side)?);
+        let patches = side.pow(2) as f64;
+        // Of `n a + n^2 b = small` and `4 n a + 16 n^2 b = large`.
+        let pairs = ((large - 4.0 * small) / 12.0).max(0.0);
+        let ids = Tensor::zeros(TOKENS, lfm2_nn::DType::U32, self.text.device())?;
+        let mut cache = self.text.new_cache(CacheSpec::rows(1));
+        let start = Instant::now();
+        let step = Step::single(TOKENS);
+        let hidden = self
+            .text
+            .forward(Input::Ids(&ids), &step, &mut cache, Want::Hidden)?;
+        hidden
+            .flatten_all()?
+            .get(0)?
+            .to_dtype(lfm2_nn::DType::F32)?
+            .to_scalar::<f32>()?;
+        Ok(Speed {
+            per_patch: (small - pairs).max(0.0) / patches,
+            per_pair: pairs / (patches * patches),
+            per_token: start.elapsed().as_secs_f64() / TOKENS as f64,
+        })
+    }
+}
+
+fn grid_patches(views: &[View]) -> usize {
+    views.iter().map(|view| view.grid().patches()).sum()
+}
+
+/// Runs of views of at most [`PACK`] patches each, and at least one view.
+fn packs<'a>(views: &'a [(ViewKey, &'a View)]) -> Vec<&'a [(ViewKey, &'a View)]> {
+    let mut packs = Vec::new();
+    let mut rest = views;
+    while !rest.is_empty() {
+        let mut patches = 0;
+        let fits = rest.iter().take_while(|(_, view)| {
+            patches += view.grid().patches();
+            patches <= PACK
+        });
+        let (pack, others) = rest.split_at(fits.count().max(1));
+        packs.push(pack);
+        rest = others;
+    }
+    packs
+}
+
+/// Checks that image settings suit the weights.
+fn agree(config: &VlConfig, settings: &ImageSettings) -> Result<()> {
+    for (keys, weights, processor) in [
+        (
+            "patch_size, encoder_patch_size",
+            config.vision.patch_size,
+            settings.patch_size,
+        ),
+        (
+            "downsample_factor",
+            config.projector.factor,
+            settings.downsample_factor,
+        ),
+    ] {
+        if weights != processor {
+            let detail = format!("{weights} in the weights, {processor} in the image settings");
+            return Err(Error::config(keys, detail));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the tokens of pictures have rows in the embedding table and are those of the config.
+fn check_tokens(config: &VlConfig, tokens: &ImageTokens) -> Result<()> {
+    let vocab = config.text.vocab_size;
+    if let Some(id) = tokens.all().into_iter().find(|&id| id as usize >= vocab) {
+        let detail = format!("token {id} of pictures is outside the vocabulary of {vocab}");
+        return Err(Error::config("vocab_size", detail));
+    }
+    match config.image_token_id.filter(|&id| id != tokens.image()) {
+        Some(id) => Err(Error::config(
+            "image_token_id",
+            format!("{id} in config.json, {} in the tokenizer", tokens.image()),
+        )),
+        None => Ok(()),
+    }
+}
