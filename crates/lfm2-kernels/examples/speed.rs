@@ -2,8 +2,8 @@
 //!
 //! Weights of decode products rotate over about 256 MB. Where the last-level cache is larger than
 //! that, the figures are those of the cache and not of memory. `LFM2_ISA` chooses the instructions,
-//! `LFM2_NUM_THREADS` the number of threads. An argument (`decode`, `prefill`, `attention`, `rows` or
-//! `pool`) chooses one group; `pool` beside another busy program shows how well threads share cores.
+//! `LFM2_NUM_THREADS` the number of threads. An argument (`decode`, `prefill`, `attention`, `rows`,
+//! `maxsim` or `pool`) chooses one group; `pool` beside another busy program shows how well threads share cores.
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 use std::hint::black_box;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use lfm2_kernels::{
-    AttentionSpec, ConvKernel, Element, Isa, KvRef, KvShape, MatMut, MatRef, ShapeError,
-    Visibility, attention, matmul, rms_norm, short_conv, silu_mul, threads,
+    AttentionSpec, ConvKernel, DocumentRows, Element, Isa, KvRef, KvShape, MatMut, MatRef,
+    ShapeError, Visibility, attention, matmul, max_sim, rms_norm, short_conv, silu_mul, threads,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -54,6 +54,9 @@ fn main() -> Result<()> {
     }
     if wanted("rows") {
         row_kernels(isa)?;
+    }
+    if wanted("maxsim") {
+        late_interaction(isa)?;
     }
     if wanted("pool") {
         hand_off();
@@ -152,6 +155,42 @@ fn attend<T: Element>(
         (2 * keys.len() * size_of::<T>()) as f64 / time / 1e9,
         (2 * pairs * heads * 64) as f64 / time / 1e9
     );
+    Ok(())
+}
+
+/// A query of 32 vectors with a thousand documents of a hundred.
+fn late_interaction(isa: Isa) -> Result<()> {
+    let (rows, dim, documents, length) = (32, 128, 1000, 100);
+    let query = values(rows * dim, |v| v);
+    let ranges: Vec<_> = (0..documents)
+        .map(|d| d * length..(d + 1) * length)
+        .collect();
+    let count = documents * length;
+    let full = values(count * dim, |v| v);
+    let half = values(count * dim, f16::from_f32);
+    let bytes = values(count * dim, |v| (v * 127.0) as i8);
+    let scales = vec![1.0 / 127.0; count];
+    let mut scores = vec![0.0; documents];
+    let kinds = [
+        ("f32", DocumentRows::F32(MatRef::new(&full, count, dim)?)),
+        ("f16", DocumentRows::F16(MatRef::new(&half, count, dim)?)),
+        (
+            "i8",
+            DocumentRows::I8 {
+                values: MatRef::new(&bytes, count, dim)?,
+                scales: &scales,
+            },
+        ),
+    ];
+    for (name, stored) in kinds {
+        let query = MatRef::new(&query, rows, dim)?;
+        let time = seconds(|_| max_sim(isa, query, stored, &ranges, &mut scores))?;
+        println!(
+            "max_sim {name:<4} {rows} x {dim}, {documents} documents of {length} {:>8.0} us {:>7.1} GMAC/s",
+            time * 1e6,
+            (rows * count * dim) as f64 / time / 1e9
+        );
+    }
     Ok(())
 }
 
