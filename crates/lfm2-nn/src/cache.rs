@@ -157,6 +157,18 @@ impl KvSlot {
         *self = grown;
         Ok(())
     }
+
+    /// Keeps `len` positions from `start` on, as the first ones.
+    pub(crate) fn keep(&mut self, start: usize, len: usize) -> Result<()> {
+        for cache in [&self.k, &self.v] {
+            if len > 0 {
+                // A copy, since the ranges may overlap.
+                let kept = cache.narrow(1, start, len)?.force_contiguous()?;
+                cache.slice_set(&kept, 1, 0)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One layer's state of one row.
@@ -219,6 +231,8 @@ pub(crate) enum Fed {
 pub struct Row {
     pub(crate) layers: Vec<LayerCache>,
     pub(crate) fed: Vec<Fed>,
+    /// How many tokens came before those of `fed`; see [`Cache::forget`].
+    pub(crate) forgotten: usize,
     /// What is kept to take back the newest tokens; see [`Cache::begin_trial`].
     pub(crate) trial: Option<Trial>,
 }
@@ -228,6 +242,7 @@ impl Row {
         Self {
             layers,
             fed,
+            forgotten: 0,
             trial: None,
         }
     }
@@ -245,6 +260,7 @@ impl Row {
     fn clear(&mut self) {
         self.layers.clear();
         self.fed.clear();
+        self.forgotten = 0;
         self.trial = None;
     }
 
@@ -376,6 +392,37 @@ impl Cache {
         if let Some(row) = self.row_mut(row) {
             row.clear();
         }
+    }
+
+    /// Forgets all but the newest `keep` tokens of row `row`, which keep their positions: for models
+    /// none of whose layers looks further back, so that a sequence without end takes bounded room.
+    ///
+    /// [`len`](Self::len) then counts the tokens kept. The row cannot be rewound any more, nor saved.
+    ///
+    /// # Errors
+    /// When there is no such row, or the device is out of memory.
+    pub fn forget(&mut self, row: usize, keep: usize) -> Result<()> {
+        let count = self.rows();
+        let Some(row) = self.row_mut(row) else {
+            bail!("row {row} is outside a cache of {count} rows, or the cache is stateless")
+        };
+        let Some(gone) = row.len().checked_sub(keep).filter(|gone| *gone > 0) else {
+            return Ok(());
+        };
+        for layer in &mut row.layers {
+            if let LayerCache::Kv(slot) = layer {
+                slot.keep(gone, keep)?;
+            }
+        }
+        row.fed.drain(..gone);
+        row.forgotten += gone;
+        row.trial = None;
+        Ok(())
+    }
+
+    /// The position of the next token of row `row`: its length and what it has forgotten.
+    pub(crate) fn position(&self, row: usize) -> usize {
+        self.row(row).map_or(0, |row| row.forgotten + row.len())
     }
 
     /// An independent copy of the whole cache.
@@ -520,6 +567,9 @@ impl Cache {
         if found.take_back(len)? {
             return Ok(Vec::new());
         }
+        if found.forgotten > 0 {
+            bail!("row {row} has forgotten its first tokens, it cannot be cut");
+        }
         if len == 0 {
             self.clear_row(row);
             return Ok(Vec::new());
@@ -558,5 +608,7 @@ fn fork_row(row: &Row) -> Result<Row> {
         .iter()
         .map(LayerCache::fork)
         .collect::<Result<_>>()?;
-    Ok(Row::new(layers, row.fed.clone()))
+    let mut copy = Row::new(layers, row.fed.clone());
+    copy.forgotten = row.forgotten;
+    Ok(copy)
 }

@@ -24,13 +24,19 @@ impl Cache {
     /// Writes every row to `path`, completely or not at all; an existing file is replaced.
     ///
     /// # Errors
-    /// When this cache is stateless, or the file cannot be written.
+    /// When this cache is stateless or a row [forgot](Cache::forget) tokens, or the file cannot be
+    /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let Some(rows) = self.all_rows() else {
             return Err(Error::InvalidInput(
                 "a stateless cache has nothing to save".into(),
             ));
         };
+        if let Some(row) = rows.iter().position(|row| row.forgotten > 0) {
+            return Err(Error::InvalidInput(format!(
+                "row {row} has forgotten its first tokens, it cannot be saved"
+            )));
+        }
         let mut tensors: Vec<(String, Tensor)> = Vec::new();
         for (r, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
             let fed = row.fed.iter().map(|fed| {

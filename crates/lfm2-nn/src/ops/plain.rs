@@ -21,6 +21,17 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     normed.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    normed
+        .to_dtype(x.dtype())?
+        .broadcast_mul(weight)?
+        .broadcast_add(bias)
+}
+
 pub(super) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let (a, b) = (
