@@ -1,0 +1,179 @@
+//! One Conformer layer: half a feed-forward layer, attention, a convolution, the other half.
+
+use candle_core::Result;
+use lfm2_nn::{Bias, LayerNorm, Linear, Module, Tensor, Weights};
+
+use super::EPS;
+use super::attention::{Attention, Positions};
+use crate::EncoderConfig;
+
+/// `x += FF1(LN x)/2; x += Attn(LN x); x += Conv(LN x); x += FF2(LN x)/2; LN x`.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    norms: Norms,
+    first: FeedForward,
+    attention: Attention,
+    conv: ConvModule,
+    second: FeedForward,
+}
+
+#[derive(Debug, Clone)]
+struct Norms {
+    first: LayerNorm,
+    attention: LayerNorm,
+    conv: LayerNorm,
+    second: LayerNorm,
+    out: LayerNorm,
+}
+
+impl Layer {
+    pub(super) fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let norm = |name: &str| LayerNorm::load(&weights.pp(name), config.width, EPS);
+        Ok(Self {
+            norms: Norms {
+                first: norm("norm_feed_forward1")?,
+                attention: norm("norm_self_att")?,
+                conv: norm("norm_conv")?,
+                second: norm("norm_feed_forward2")?,
+                out: norm("norm_out")?,
+            },
+            first: FeedForward::load(config, &weights.pp("feed_forward1"))?,
+            attention: Attention::load(config, &weights.pp("self_attn"))?,
+            conv: ConvModule::load(config, &weights.pp("conv"))?,
+            second: FeedForward::load(config, &weights.pp("feed_forward2"))?,
+        })
+    }
+
+    /// `(tokens, width)` to `(tokens, width)` for clips of `steps` steps each.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        steps: &[usize],
+        positions: &Positions,
+    ) -> Result<Tensor> {
+        let norms = &self.norms;
+        let half = |ffn: &FeedForward, norm: &LayerNorm, x: &Tensor| {
+            x + (ffn.forward(&norm.forward(x)?)? * 0.5)?
+        };
+        let x = half(&self.first, &norms.first, x)?;
+        let attended = norms.attention.forward(&x)?;
+        let x = (&x + self.attention.forward(&attended, steps, positions)?)?;
+        let x = (&x + self.conv.forward(&norms.conv.forward(&x)?, steps)?)?;
+        let x = half(&self.second, &norms.second, &x)?;
+        norms.out.forward(&x)
+    }
+}
+
+/// `linear2(silu(linear1(x)))`.
+#[derive(Debug, Clone)]
+struct FeedForward {
+    linear1: Linear,
+    linear2: Linear,
+}
+
+impl FeedForward {
+    fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let inner = config.width * config.expansion;
+        let (first, second) = (weights.pp("linear1"), weights.pp("linear2"));
+        Ok(Self {
+            linear1: first.linear(config.width, inner, Bias::With)?,
+            linear2: second.linear(inner, config.width, Bias::With)?,
+        })
+    }
+}
+
+impl Module for FeedForward {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.linear2.forward(&self.linear1.forward(x)?.silu()?)
+    }
+}
+
+/// Pointwise, gate, depthwise with batch norm, SiLU, pointwise.
+#[derive(Debug, Clone)]
+struct ConvModule {
+    width: usize,
+    /// Values of the depthwise kernel.
+    taps: usize,
+    gate: Linear,
+    /// `(width, 1, taps)`.
+    kernel: Tensor,
+    bias: Tensor,
+    norm: BatchNorm,
+    out: Linear,
+}
+
+#[derive(Debug, Clone)]
+struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl ConvModule {
+    fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let (width, taps) = (config.width, config.kernel);
+        let (depthwise, norm) = (weights.pp("depthwise_conv"), weights.pp("batch_norm"));
+        let vector = |name: &str| norm.tensor(name, &[width]);
+        Ok(Self {
+            width,
+            taps,
+            gate: weights
+                .pp("pointwise_conv1")
+                .linear(width, 2 * width, Bias::With)?,
+            kernel: depthwise.conv_kernel(width, taps)?,
+            bias: depthwise.tensor("bias", &[width])?,
+            norm: BatchNorm {
+                weight: vector("weight")?,
+                bias: vector("bias")?,
+                mean: vector("running_mean")?,
+                variance: vector("running_var")?,
+            },
+            out: weights
+                .pp("pointwise_conv2")
+                .linear(width, width, Bias::With)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, steps: &[usize]) -> Result<Tensor> {
+        let gated = self.gate.forward(x)?;
+        let half = |start| gated.narrow(1, start, self.width)?.contiguous();
+        let x = (half(0)? * candle_nn::ops::sigmoid(&half(self.width)?)?)?;
+        let (kernel, bias) = self.folded()?;
+        let mut start = 0;
+        let mut mixed = Vec::with_capacity(steps.len());
+        for &len in steps {
+            mixed.push(depthwise(&x.narrow(0, start, len)?, &kernel)?);
+            start += len;
+        }
+        let x = match &mixed[..] {
+            [whole] => whole.clone(),
+            _ => Tensor::cat(&mixed, 0)?,
+        };
+        self.out.forward(&x.broadcast_add(&bias)?.silu()?)
+    }
+
+    /// The depthwise kernel `(taps, width)` and its bias with the batch norm behind it.
+    ///
+    /// A few numbers, so they are computed with every pass: the parts may be trained.
+    fn folded(&self) -> Result<(Tensor, Tensor)> {
+        let norm = &self.norm;
+        let scale = (&norm.weight / (&norm.variance + EPS)?.sqrt()?)?;
+        let kernel = self.kernel.reshape((self.width, self.taps))?.t()?;
+        let kernel = kernel.contiguous()?.broadcast_mul(&scale)?;
+        let bias = (((&self.bias - &norm.mean)? * scale)? + &norm.bias)?;
+        Ok((kernel, bias))
+    }
+}
+
+/// A convolution of every column of `x (steps, width)` with its column of `kernel (taps, width)`,
+/// centred, with zeros beyond the ends.
+fn depthwise(x: &Tensor, kernel: &Tensor) -> Result<Tensor> {
+    let (steps, taps) = (x.dim(0)?, kernel.dim(0)?);
+    let x = x.pad_with_zeros(0, taps / 2, taps / 2)?.contiguous()?;
+    let mut sum = x.narrow(0, 0, steps)?.broadcast_mul(&kernel.get(0)?)?;
+    for tap in 1..taps {
+        sum = (sum + x.narrow(0, tap, steps)?.broadcast_mul(&kernel.get(tap)?)?)?;
+    }
+    Ok(sum)
+}

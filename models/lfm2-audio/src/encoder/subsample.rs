@@ -1,0 +1,186 @@
+//! Subsampling by eight: three convolutions of stride 2 over time and mel bins, two of them separable.
+//!
+//! Images are `(time, bins, channels)`, so that the products over channels are plain matrices. Long
+//! clips go through in pieces with the rows they share computed twice: the whole image of a
+//! half-hour clip would take gigabytes.
+
+use std::ops::Range;
+
+use candle_core::Result;
+use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
+
+use crate::EncoderConfig;
+
+/// Output steps computed at a time.
+const PIECE: usize = 64;
+/// Values of a 3 x 3 kernel.
+const TAPS: usize = 9;
+
+/// The first part of the encoder.
+#[derive(Debug, Clone)]
+pub(super) struct Subsampling {
+    first: Linear,
+    separable: [Separable; 2],
+    out: Linear,
+}
+
+/// A depthwise convolution followed by a product over channels.
+#[derive(Debug, Clone)]
+struct Separable {
+    /// `(channels, TAPS)`.
+    kernel: Tensor,
+    bias: Tensor,
+    pointwise: Linear,
+}
+
+impl Subsampling {
+    pub(super) fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
+        let channels = config.channels;
+        let conv = |i: usize| weights.pp("conv").pp(i);
+        let first = kernel(&conv(0), channels)?;
+        let bias = conv(0).tensor("bias", &[channels])?;
+        let first = Linear::new(Matrix::Dense(first), Some(bias))?;
+        let separable = |depthwise: usize| -> lfm2_hub::Result<Separable> {
+            Ok(Separable {
+                kernel: kernel(&conv(depthwise), channels)?,
+                bias: conv(depthwise).tensor("bias", &[channels])?,
+                pointwise: conv(depthwise + 1).linear(channels, channels, Bias::With)?,
+            })
+        };
+        let bins = (0..3).fold(config.features, |bins, _| bins.div_ceil(2));
+        Ok(Self {
+            first: match weights.accuracy() {
+                Accuracy::Exact => first.exact(),
+                Accuracy::ByWeights => first,
+            },
+            separable: [separable(2)?, separable(5)?],
+            out: weights
+                .pp("out")
+                .linear(channels * bins, config.width, Bias::With)?,
+        })
+    }
+
+    /// `(frames, features)` to `(steps, width)`.
+    pub(super) fn forward(&self, mel: &Tensor) -> Result<Tensor> {
+        let frames = mel.dim(0)?;
+        let steps = super::Encoder::steps(frames);
+        let mut pieces = Vec::with_capacity(steps.div_ceil(PIECE));
+        for start in (0..steps).step_by(PIECE) {
+            pieces.push(self.piece(mel, start..(start + PIECE).min(steps))?);
+        }
+        match &pieces[..] {
+            [whole] => Ok(whole.clone()),
+            _ => Tensor::cat(&pieces, 0),
+        }
+    }
+
+    /// The output steps `steps`.
+    fn piece(&self, mel: &Tensor, steps: Range<usize>) -> Result<Tensor> {
+        let frames = mel.dim(0)?;
+        let lens = [frames, frames.div_ceil(2), frames.div_ceil(4)];
+        let third = Rows::behind(&steps, lens[2]);
+        let second = Rows::behind(&third.range, lens[1]);
+        let first = Rows::behind(&second.range, lens[0]);
+
+        let x = mel.narrow(0, first.range.start, first.range.len())?;
+        let x = taps(&x.unsqueeze(2)?, &first)?;
+        let (rows, bins, _) = x[0].dims3()?;
+        let x = Tensor::cat(&x, 2)?.reshape((rows * bins, TAPS))?;
+        let mut x = self.first.forward(&x)?.relu()?.reshape((rows, bins, ()))?;
+        for (separable, rows) in self.separable.iter().zip([second, third]) {
+            x = separable.forward(&x, &rows)?;
+        }
+        // A step is flattened channel by channel.
+        let x = x.transpose(1, 2)?.contiguous()?.flatten_from(1)?;
+        self.out.forward(&x)
+    }
+}
+
+impl Separable {
+    fn forward(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let kernel = self.kernel.t()?.contiguous()?;
+        let mut sum: Option<Tensor> = None;
+        for (i, tap) in taps(x, rows)?.iter().enumerate() {
+            let product = tap.broadcast_mul(&kernel.get(i)?)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + product)?,
+                None => product,
+            });
+        }
+        let Some(sum) = sum else {
+            candle_core::bail!("a kernel without values")
+        };
+        let (rows, bins, channels) = sum.dims3()?;
+        let x = sum
+            .broadcast_add(&self.bias)?
+            .reshape((rows * bins, channels))?;
+        self.pointwise
+            .forward(&x)?
+            .relu()?
+            .reshape((rows, bins, channels))
+    }
+}
+
+/// The rows of an image that some rows of the next one come from.
+struct Rows {
+    range: Range<usize>,
+    /// Rows of zeros before and after them: the borders of the image.
+    border: [usize; 2],
+}
+
+impl Rows {
+    /// What the rows `out` need of an image of `len` rows.
+    fn behind(out: &Range<usize>, len: usize) -> Self {
+        let (start, end) = (2 * out.start, 2 * out.end);
+        Self {
+            range: start.saturating_sub(1)..end.min(len),
+            border: [usize::from(start == 0), end.saturating_sub(len)],
+        }
+    }
+}
+
+/// What each value of a 3 x 3 kernel of stride 2 meets, `(rows, bins, channels)` each.
+fn taps(x: &Tensor, rows: &Rows) -> Result<Vec<Tensor>> {
+    let (len, bins, channels) = x.dims3()?;
+    let out_bins = bins.div_ceil(2);
+    let [before, after] = rows.border;
+    // Even numbers of rows and bins, so that a step of two is a dimension.
+    let x = x
+        .pad_with_zeros(0, before, after + 1)?
+        .pad_with_zeros(1, 1, 2 * out_bins + 1 - bins)?;
+    let out_rows = (before + len + after - 1) / 2;
+    let pairs = x.contiguous()?.reshape((out_rows + 1, 2, out_bins + 1, 2, channels))?;
+    let tap = |i: usize| -> Result<Tensor> {
+        let (dy, dx) = (i / 3, i % 3);
+        pairs
+            .narrow(0, dy / 2, out_rows)?
+            .narrow(1, dy % 2, 1)?
+            .narrow(2, dx / 2, out_bins)?
+            .narrow(3, dx % 2, 1)?
+            .squeeze(3)?
+            .squeeze(1)?
+            .contiguous()
+    };
+    (0..TAPS).map(tap).collect()
+}
+
+/// A kernel `[channels, 1, 3, 3]` as `(channels, TAPS)`.
+fn kernel(weights: &Weights, channels: usize) -> lfm2_hub::Result<Tensor> {
+    let kernel = weights.tensor("weight", &[channels, 1, 3, 3])?;
+    Ok(kernel.reshape((channels, TAPS))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_know_the_borders_of_their_image() {
+        let rows = Rows::behind(&(0..3), 6);
+        assert_eq!((rows.range, rows.border), (0..6, [1, 0]));
+        let rows = Rows::behind(&(2..4), 7);
+        assert_eq!((rows.range, rows.border), (3..7, [0, 1]));
+        let rows = Rows::behind(&(0..1), 1);
+        assert_eq!((rows.range, rows.border), (0..1, [1, 1]));
+    }
+}

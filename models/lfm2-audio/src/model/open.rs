@@ -1,0 +1,195 @@
+//! Opening a checkpoint: a folder in the released layout, or the GGUF files of llama.cpp's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lfm2_hub::{
+    Checkpoint, Error, Limits, ModelSource, OpenOptions, Result, TensorSource, Tokenizer,
+};
+use lfm2_text::{LoadOptions, TextModel};
+
+use super::{AudioModel, SpecialIds, Vocoder};
+use crate::config::{AudioConfig, CODE_ROWS, DetokenizerConfig};
+use crate::gguf::AudioGguf;
+use crate::layout::AsMatrices;
+use crate::{Adapter, Depthformer, Detokenizer, Encoder, MelFrontEnd, Mimi, MimiConfig};
+
+/// The file of the Mimi codec.
+const MIMI_FILE: &str = "tokenizer-e351c8d8-checkpoint125.safetensors";
+/// The folder of the detokenizer.
+const DETOKENIZER_FOLDER: &str = "audio_detokenizer";
+/// Tensors of a checkpoint that play no part in what the model does.
+const UNUSED: [&str; 4] = [
+    "audio_embedding.embedding_norm.weight",
+    "audio_embedding.to_logits.weight",
+    "audio_loss_weights",
+    "codebook_offsets",
+];
+
+/// Which decoder of sound to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// The detokenizer where there is one, else Mimi where there is that, else none.
+    #[default]
+    Best,
+    /// The detokenizer.
+    Detokenizer,
+    /// Mimi.
+    Mimi,
+    /// None: the model writes only.
+    TextOnly,
+}
+
+/// How to open an audio model.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AudioOptions {
+    /// How files are found and read.
+    pub open: OpenOptions,
+    /// How weights are loaded.
+    pub load: LoadOptions,
+    /// Which decoder of sound to load.
+    pub output: Output,
+    /// Sizes of the Mimi codec.
+    pub mimi: MimiConfig,
+}
+
+impl AudioOptions {
+    /// Loads weights like this.
+    pub fn with_load(mut self, load: LoadOptions) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// Loads this decoder of sound.
+    pub fn with_output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Expects a Mimi codec of these sizes.
+    pub fn with_mimi(mut self, mimi: MimiConfig) -> Self {
+        self.mimi = mimi;
+        self
+    }
+}
+
+impl AudioModel {
+    /// Opens the checkpoint at `source`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for files that are not there, [`Error::Unsupported`] for another
+    /// architecture, and whatever reading and checking a checkpoint gives.
+    pub fn open(source: &ModelSource, options: &AudioOptions) -> Result<Self> {
+        if let ModelSource::Gguf(path) = source {
+            return Self::open_gguf(path, options);
+        }
+        let checkpoint = Checkpoint::open(source, &options.open)?;
+        let limits = checkpoint.info().limits();
+        let config = AudioConfig::from_json(checkpoint.config(), limits)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let vocoder = match source {
+            ModelSource::Dir(folder) => vocoder(folder, &config, options, limits)?,
+            _ => None,
+        };
+        Self::from_tensors(config, checkpoint.tensors(), tokenizer, &options.load)
+            .map(|model| model.with_vocoder(vocoder))
+    }
+
+    /// Opens the backbone at `path` and what belongs to it.
+    fn open_gguf(path: &Path, options: &AudioOptions) -> Result<Self> {
+        let limits = Limits::default();
+        let files = AudioGguf::open(path, &limits)?;
+        let config = AudioConfig::from_json(&files.config()?, &limits)?;
+        let vocoder = match (options.output, files.detokenizer()?) {
+            (Output::TextOnly, _) | (Output::Best, None) => None,
+            (Output::Best | Output::Detokenizer, Some((facts, tensors))) => {
+                let facts = DetokenizerConfig::from_json(&facts, &limits)?;
+                let load = &options.load;
+                let loaded = Detokenizer::from_tensors(facts, config.codebooks, tensors, load)?;
+                Some(Vocoder::Detokenizer(Box::new(loaded)))
+            }
+            (output, _) => {
+                return Err(Error::NotFound {
+                    what: format!("the {output:?} output of {}", path.display()),
+                    hint: "gguf files have the detokenizer in a file tokenizer-*.gguf".to_owned(),
+                });
+            }
+        };
+        Self::from_tensors(config, files.tensors(), files.tokenizer()?, &options.load)
+            .map(|model| model.with_vocoder(vocoder))
+    }
+
+    /// Builds a model that writes only from its config, tensors and tokenizer.
+    ///
+    /// # Errors
+    /// When a tensor is missing or contradicts the config, or tensors are left over and the options are
+    /// [strict](LoadOptions::strict).
+    pub fn from_tensors(
+        config: AudioConfig,
+        tensors: Arc<dyn TensorSource>,
+        tokenizer: Tokenizer,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let tensors: Arc<dyn TensorSource> = Arc::new(AsMatrices::without(tensors, &UNUSED));
+        let weights = options.weights(tensors);
+        let hidden = config.text.hidden_size;
+        let rows = config.codebooks * CODE_ROWS;
+        let model = Self {
+            front: MelFrontEnd::new(config.mel)?,
+            text: TextModel::load(config.text.clone(), &weights)?,
+            encoder: Encoder::load(&config.encoder, &weights.pp("conformer"))?,
+            adapter: Adapter::load(config.encoder.width, hidden, &weights.pp("audio_adapter"))?,
+            codes: weights
+                .pp("audio_embedding")
+                .pp("embedding")
+                .embedding(rows, hidden)?,
+            depth: Depthformer::load(&config.depth, config.codebooks, hidden, &weights)?,
+            special: SpecialIds::of(&tokenizer),
+            tokenizer,
+            vocoder: None,
+            config,
+        };
+        options.finish(&weights)?;
+        Ok(model)
+    }
+
+    /// The same model with this decoder of sound.
+    pub fn with_vocoder(mut self, vocoder: Option<Vocoder>) -> Self {
+        self.vocoder = vocoder;
+        self
+    }
+}
+
+/// The decoder of sound in a folder.
+fn vocoder(
+    folder: &Path,
+    config: &AudioConfig,
+    options: &AudioOptions,
+    limits: &Limits,
+) -> Result<Option<Vocoder>> {
+    let mimi = folder.join(MIMI_FILE);
+    let detokenizer = folder.join(DETOKENIZER_FOLDER);
+    let output = match options.output {
+        Output::Best if detokenizer.is_dir() => Output::Detokenizer,
+        Output::Best if mimi.is_file() => Output::Mimi,
+        Output::Best => Output::TextOnly,
+        chosen => chosen,
+    };
+    match output {
+        Output::Detokenizer => {
+            let source = ModelSource::Dir(detokenizer);
+            let checkpoint = Checkpoint::open(&source, &options.open)?;
+            let facts = DetokenizerConfig::from_json(checkpoint.config(), limits)?;
+            let tensors = checkpoint.tensors();
+            let loaded =
+                Detokenizer::from_tensors(facts, config.codebooks, tensors, &options.load)?;
+            Ok(Some(Vocoder::Detokenizer(Box::new(loaded))))
+        }
+        Output::Mimi => {
+            let loaded = Mimi::open(&mimi, &options.mimi, limits)?;
+            Ok(Some(Vocoder::Mimi(Box::new(loaded))))
+        }
+        Output::Best | Output::TextOnly => Ok(None),
+    }
+}

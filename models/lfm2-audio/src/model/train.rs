@@ -1,0 +1,133 @@
+//! The losses of supervised training: what the model should have written and said.
+
+use candle_core::{D, DType, Result, Tensor, bail};
+use lfm2_nn::{Cache, Decoder, Input, Step, Want};
+
+use super::{AudioModel, Frame, Piece, Sequence};
+
+/// A chat and which of its positions the model is to learn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The chat.
+    pub sequence: Sequence,
+    /// One flag per position; those of clips teach nothing.
+    pub supervised: Vec<bool>,
+}
+
+/// Losses as scalars that carry gradients.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Losses {
+    /// What to minimise: both losses by their multipliers, over all that was supervised.
+    pub total: Tensor,
+    /// Mean cross-entropy of text tokens; 0 when there are none.
+    pub text: Tensor,
+    /// Mean cross-entropy of frames, over their codebooks by weight; 0 when there are none.
+    pub audio: Tensor,
+}
+
+/// Positions before the supervised ones, and what they should have led to.
+#[derive(Default)]
+struct Targets<'a> {
+    before_text: Vec<u32>,
+    ids: Vec<u32>,
+    before_frames: Vec<u32>,
+    frames: Vec<&'a Frame>,
+}
+
+impl AudioModel {
+    /// The losses of one sample. Every position is predicted from the one before.
+    ///
+    /// # Errors
+    /// When the flags do not fit the sequence, an id or a code is out of range, or the device fails.
+    pub fn losses(&self, sample: &Sample) -> Result<Losses> {
+        let targets = Targets::of(sample)?;
+        let x = self.embed(&sample.sequence)?;
+        let hidden = self.text_model().forward(
+            Input::Embeddings(&x),
+            &Step::single(x.dim(0)?),
+            &mut Cache::stateless(1),
+            Want::Hidden,
+        )?;
+        let at = |positions: &[u32]| hidden.index_select(&Tensor::new(positions, x.device())?, 0);
+        let zero = Tensor::zeros((), DType::F32, x.device())?;
+
+        let text = if targets.ids.is_empty() {
+            zero.clone()
+        } else {
+            let logits = self.text_model().head(&at(&targets.before_text)?)?;
+            let ids = Tensor::new(targets.ids.as_slice(), x.device())?;
+            cross_entropy(&logits, &ids)?.sum_all()?
+        };
+        let audio = if targets.frames.is_empty() {
+            zero
+        } else {
+            self.frame_losses(&at(&targets.before_frames)?, &targets.frames)?
+        };
+        let (texts, frames) = (targets.ids.len() as f64, targets.frames.len() as f64);
+        let (m_text, m_audio) = (self.config().text_loss, self.config().audio_loss);
+        let total = ((&text * m_text)? + (&audio * m_audio)?)?;
+        Ok(Losses {
+            total: (total / (m_text * texts + m_audio * frames + 1e-6))?,
+            text: (text / texts.max(1.0))?,
+            audio: (audio / frames.max(1.0))?,
+        })
+    }
+
+    /// The sum over frames of the weighted means over codebooks.
+    fn frame_losses(&self, hidden: &Tensor, frames: &[&Frame]) -> Result<Tensor> {
+        let codebooks = self.config().codebooks;
+        let mut codes = Vec::with_capacity(frames.len() * codebooks);
+        for frame in frames {
+            frame.check(codebooks)?;
+            codes.extend_from_slice(frame.codes());
+        }
+        let codes = Tensor::from_vec(codes, (frames.len(), codebooks), hidden.device())?;
+        let logits = self.depthformer().forced(hidden, &codes)?.flatten(0, 1)?;
+        let losses = cross_entropy(&logits, &codes.flatten_all()?)?;
+        let weights = self.config().codebook_weights();
+        let sum: f32 = weights.iter().sum();
+        let weights = Tensor::new(weights, hidden.device())?;
+        let weighted = losses.reshape((frames.len(), codebooks))?.broadcast_mul(&weights)?;
+        weighted.sum_all()? / f64::from(sum)
+    }
+}
+
+impl<'a> Targets<'a> {
+    fn of(sample: &'a Sample) -> Result<Self> {
+        let positions = sample.sequence.positions();
+        if sample.supervised.len() != positions {
+            let found = sample.supervised.len();
+            bail!("{found} flags for {positions} positions");
+        }
+        let mut targets = Self::default();
+        let mut start = 0;
+        for piece in sample.sequence.pieces() {
+            let learnt = |i: usize| start + i > 0 && sample.supervised[start + i];
+            let before = |i: usize| (start + i - 1) as u32;
+            match piece {
+                Piece::Text(ids) => {
+                    for (i, id) in ids.iter().enumerate().filter(|(i, _)| learnt(*i)) {
+                        targets.before_text.push(before(i));
+                        targets.ids.push(*id);
+                    }
+                }
+                Piece::Frames(frames) => {
+                    for (i, frame) in frames.iter().enumerate().filter(|(i, _)| learnt(*i)) {
+                        targets.before_frames.push(before(i));
+                        targets.frames.push(frame);
+                    }
+                }
+                Piece::Clip(_) => {}
+            }
+            start += piece.positions();
+        }
+        Ok(targets)
+    }
+}
+
+/// The cross-entropy of every row, `(rows)`.
+fn cross_entropy(logits: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let logs = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F32)?, D::Minus1)?;
+    logs.gather(&ids.unsqueeze(1)?, 1)?.squeeze(1)?.neg()
+}
