@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use lfm2_hub::TensorSource;
 use lfm2_nn::{Cache, Decoder, Input, Observer, Routing, Want, Weights, expert_load};
 use lfm2_text::{TextConfig, TextModel};
@@ -13,6 +13,8 @@ use crate::data::{Batches, MicroBatch};
 use crate::lora::LoraSource;
 use crate::loss::{self, Distillation, TopK};
 use crate::objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
+use crate::optim::Gradients;
+use crate::options::Activations;
 use crate::pairs::{PairBatch, PairBatches};
 use crate::teacher::TeacherStore;
 use crate::variables::Parameters;
@@ -53,6 +55,17 @@ pub struct Language {
     stream: Stream,
     validation: Vec<ValidationSet<LanguageBatch>>,
     balance: Option<Balance>,
+    activations: Activations,
+}
+
+impl LanguageBatch {
+    /// What the model reads.
+    fn documents(&self) -> &MicroBatch {
+        match self {
+            Self::Documents(batch, _) => batch,
+            Self::Pairs(batch) => batch.documents(),
+        }
+    }
 }
 
 impl Language {
@@ -67,7 +80,7 @@ impl Language {
         parameters: &Parameters,
         stream: Stream,
         validation: Vec<ValidationSet<LanguageBatch>>,
-        balance: Option<Balance>,
+        (balance, activations): (Option<Balance>, Activations),
     ) -> Result<Self> {
         let frozen = frozen.map(Arc::new);
         Ok(Self {
@@ -77,6 +90,7 @@ impl Language {
             stream,
             validation,
             balance,
+            activations,
         })
     }
 
@@ -86,58 +100,116 @@ impl Language {
     }
 
     /// The logits of a packed batch, and how its tokens were routed.
-    fn forward(&self, batch: &MicroBatch) -> candle_core::Result<(Tensor, Vec<Vec<u64>>)> {
+    fn forward(&self, batch: &MicroBatch) -> candle_core::Result<(Tensor, Loads)> {
         let ids = batch.ids(self.model.device())?;
         let mut cache = Cache::stateless(batch.documents());
         let mut loads = Loads::default();
-        let observer: &mut dyn Observer = &mut loads;
         let logits = self.model.forward_observed(
             Input::Ids(&ids),
             &batch.step(),
             &mut cache,
             Want::AllLogits,
-            self.config.moe.as_ref().map(|_| observer),
+            self.observer(&mut loads),
         )?;
-        Ok((logits, loads.0))
+        Ok((logits, loads))
     }
 
-    fn document_loss(
+    /// Somebody who counts, where there are experts.
+    fn observer<'a>(&self, loads: &'a mut Loads) -> Option<&'a mut dyn Observer> {
+        self.config
+            .moe
+            .is_some()
+            .then_some(loads as &'a mut dyn Observer)
+    }
+
+    fn loss_of(
         &self,
-        batch: &MicroBatch,
-        teacher: Option<&TopK>,
+        batch: &LanguageBatch,
+        (logits, loads): (&Tensor, Loads),
         divisor: f64,
     ) -> candle_core::Result<Outcome> {
-        let (logits, loads) = self.forward(batch)?;
-        let hard = loss::next_token(&logits, batch.targets(), divisor)?;
-        let mut outcome = match (teacher, &self.stream) {
-            (Some(list), Stream::Documents(_, Some(teaching))) => {
-                let weights: Vec<f32> = batch.targets().iter().map(|t| t.weight).collect();
-                let soft = loss::distill(&logits, list, &weights, teaching.loss, divisor)?;
-                let figures = vec![
-                    ("next_token", scalar(&hard)?),
-                    ("distillation", scalar(&soft)?),
-                ];
-                let mixed = ((hard * (1.0 - teaching.share))? + (soft * teaching.share)?)?;
-                Outcome {
-                    figures,
-                    ..Outcome::new(mixed)
-                }
+        let outcome = match (batch, &self.stream) {
+            (LanguageBatch::Documents(batch, Some(list)), Stream::Documents(_, Some(teaching))) => {
+                teaching.loss(logits, batch, list, divisor)?
             }
-            _ => Outcome::new(hard),
+            (LanguageBatch::Documents(batch, _), _) => {
+                Outcome::new(loss::next_token(logits, batch.targets(), divisor)?)
+            }
+            (LanguageBatch::Pairs(batch), Stream::Pairs(pairs)) => {
+                let documents = batch.documents();
+                let lens = documents.lens();
+                let answers = loss::sequence_logprobs(logits, documents.targets(), lens)?;
+                batch.loss(&answers, pairs.options(), divisor)?
+            }
+            (LanguageBatch::Pairs(_), _) => candle_core::bail!("pairs in a run on documents"),
         };
-        outcome.loads = loads;
-        Ok(outcome)
+        Ok(Outcome {
+            loads: loads.0,
+            ..outcome
+        })
     }
 
-    fn pair_loss(&self, batch: &PairBatch, divisor: f64) -> candle_core::Result<Outcome> {
-        let Stream::Pairs(pairs) = &self.stream else {
-            candle_core::bail!("pairs in a run on documents");
-        };
+    /// The gradients with no more than one layer's activations in memory: forward without a graph, then
+    /// layer by layer from the last one, each computed anew.
+    fn recomputed(
+        &self,
+        batch: &LanguageBatch,
+        divisor: f64,
+        parameters: &Parameters,
+    ) -> candle_core::Result<(Outcome, Gradients)> {
         let documents = batch.documents();
-        let (logits, loads) = self.forward(documents)?;
-        let answers = loss::sequence_logprobs(&logits, documents.targets(), documents.lens())?;
-        let outcome = batch.loss(&answers, pairs.options(), divisor)?;
-        Ok(Outcome { loads, ..outcome })
+        let (ids, step) = (documents.ids(self.model.device())?, documents.step());
+        let mut loads = Loads::default();
+        let mut inputs = Vec::with_capacity(self.config.layers.len());
+        let mut x = self.model.embed_tokens(&ids)?.detach();
+        for layer in 0..self.config.layers.len() {
+            let observer = self.observer(&mut loads);
+            let next = self.model.layer_alone(layer, &x, &step, observer)?;
+            inputs.push(std::mem::replace(&mut x, next.detach()));
+        }
+        let top = Var::from_tensor(&x)?;
+        let logits = self.model.logits(&top)?;
+        let outcome = self.loss_of(batch, (&logits, loads), divisor)?;
+        let store = outcome.loss.backward()?;
+        let mut gradients = Gradients::of(&store, parameters)?;
+        let mut upstream = store.get(&top).cloned();
+        for (layer, x) in inputs.into_iter().enumerate().rev() {
+            let Some(above) = upstream else { break };
+            let x = Var::from_tensor(&x)?;
+            let y = self.model.layer_alone(layer, &x, &step, None)?;
+            let store = (y * above)?.sum_all()?.backward()?;
+            gradients.add(&Gradients::of(&store, parameters)?);
+            upstream = store.get(&x).cloned();
+        }
+        if let Some(above) = upstream {
+            let x = self.model.embed_tokens(&ids)?;
+            let store = (x * above)?.sum_all()?.backward()?;
+            gradients.add(&Gradients::of(&store, parameters)?);
+        }
+        Ok((outcome, gradients))
+    }
+}
+
+impl Teaching {
+    fn loss(
+        &self,
+        logits: &Tensor,
+        batch: &MicroBatch,
+        list: &TopK,
+        divisor: f64,
+    ) -> candle_core::Result<Outcome> {
+        let hard = loss::next_token(logits, batch.targets(), divisor)?;
+        let weights: Vec<f32> = batch.targets().iter().map(|t| t.weight).collect();
+        let soft = loss::distill(logits, list, &weights, self.loss, divisor)?;
+        let figures = vec![
+            ("next_token", scalar(&hard)?),
+            ("distillation", scalar(&soft)?),
+        ];
+        let mixed = ((hard * (1.0 - self.share))? + (soft * self.share)?)?;
+        Ok(Outcome {
+            figures,
+            ..Outcome::new(mixed)
+        })
     }
 }
 
@@ -198,11 +270,23 @@ impl Objective for Language {
     }
 
     fn loss(&self, batch: &LanguageBatch, divisor: f64) -> candle_core::Result<Outcome> {
-        match batch {
-            LanguageBatch::Documents(batch, list) => {
-                self.document_loss(batch, list.as_ref(), divisor)
+        let (logits, loads) = self.forward(batch.documents())?;
+        self.loss_of(batch, (&logits, loads), divisor)
+    }
+
+    fn gradients(
+        &self,
+        batch: &LanguageBatch,
+        divisor: f64,
+        parameters: &Parameters,
+    ) -> candle_core::Result<(Outcome, Gradients)> {
+        match self.activations {
+            Activations::Keep => {
+                let outcome = self.loss(batch, divisor)?;
+                let gradients = Gradients::of(&outcome.loss.backward()?, parameters)?;
+                Ok((outcome, gradients))
             }
-            LanguageBatch::Pairs(batch) => self.pair_loss(batch, divisor),
+            Activations::Recompute => self.recomputed(batch, divisor, parameters),
         }
     }
 

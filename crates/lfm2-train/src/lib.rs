@@ -83,7 +83,7 @@ pub use language::{Language, LanguageBatch};
 pub use lora::{LoraOptions, LoraSource, write_adapter};
 pub use objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 pub use optim::{AdamW, AdamWOptions, Gradients, Moments, clip_factor};
-pub use options::{Base, Card, ExportDtype, Method, NonFinitePolicy, TrainOptions};
+pub use options::{Activations, Base, Card, ExportDtype, Method, NonFinitePolicy, TrainOptions};
 pub use pairs::PairBatch;
 pub use perplexity::{PerplexityOptions, PerplexityReport, perplexity};
 pub use progress::{StepReport, TrainEvent, TrainProgress, ValidationReport};

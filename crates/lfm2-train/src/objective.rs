@@ -7,6 +7,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::optim::Gradients;
 use crate::variables::Parameters;
 
 /// What the loss of one batch came to.
@@ -92,6 +93,22 @@ pub trait Objective: Sync {
     /// # Errors
     /// When the model fails, for example at an id outside its vocabulary.
     fn loss(&self, batch: &Self::Batch, divisor: f64) -> candle_core::Result<Outcome>;
+
+    /// The loss of one batch and its gradient with respect to every parameter. By default from the graph
+    /// of [`loss`](Self::loss), which holds all activations at once.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    fn gradients(
+        &self,
+        batch: &Self::Batch,
+        divisor: f64,
+        parameters: &Parameters,
+    ) -> candle_core::Result<(Outcome, Gradients)> {
+        let outcome = self.loss(batch, divisor)?;
+        let gradients = Gradients::of(&outcome.loss.backward()?, parameters)?;
+        Ok((outcome, gradients))
+    }
 
     /// Called after every update: the place for what changes without a gradient. `loads` are those of
     /// all batches of the step together.

@@ -6,6 +6,7 @@
 
 use std::sync::Mutex;
 
+use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
 use lfm2_text::TensorRole;
 use rayon::prelude::*;
@@ -107,6 +108,20 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// Those in `store`; zero for a parameter that took no part.
+    ///
+    /// # Errors
+    /// When one is not `f32`.
+    pub fn of(store: &GradStore, parameters: &Parameters) -> candle_core::Result<Self> {
+        let tensors = parameters.iter().map(|p| match store.get(p.tensor()) {
+            Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>(),
+            None => Ok(vec![0.0; p.elements()]),
+        });
+        Ok(Self {
+            tensors: tensors.collect::<candle_core::Result<_>>()?,
+        })
+    }
+
     /// Adds `other` element by element; both must be of the same model.
     pub fn add(&mut self, other: &Self) {
         self.tensors

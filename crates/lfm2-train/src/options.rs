@@ -78,6 +78,24 @@ impl ExportDtype {
     }
 }
 
+/// What becomes of the numbers inside the layers between a forward and a backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// They are kept.
+    #[default]
+    Keep,
+    /// Only the inputs of the layers are kept; the rest is computed anew, layer by layer. Memory grows
+    /// with one layer instead of all, time by about a third.
+    Recompute,
+}
+
+impl Activations {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What is asked of the model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -157,6 +175,9 @@ pub struct TrainOptions {
     /// How the experts of a mixture are kept in even use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
+    /// Whether memory or time is spent on the backward pass; the result is the same up to rounding.
+    #[serde(default, skip_serializing_if = "Activations::is_default")]
+    pub activations: Activations,
     /// What it learns from.
     pub data: Vec<SourceOptions>,
     /// Optimiser steps.

@@ -286,8 +286,8 @@ impl<O: Objective> RunLoop<O> {
         let mut sum = Sum::default();
         let mut all: Option<Gradients> = None;
         let work = |batch: &O::Batch| {
-            let outcome = self.objective.loss(batch, divisor)?;
-            let gradients = gradients_of(&outcome.loss, &self.parameters)?;
+            let (outcome, gradients) =
+                self.objective.gradients(batch, divisor, &self.parameters)?;
             Ok((Part::of(outcome)?, gradients))
         };
         self.workers
@@ -336,21 +336,6 @@ impl<O: Objective> RunLoop<O> {
         progress.event(&TrainEvent::Saved { step: self.step });
         Ok(())
     }
-}
-
-/// The gradient of `loss` with respect to every parameter; zero for one that took no part.
-pub(crate) fn gradients_of(
-    loss: &candle_core::Tensor,
-    parameters: &Parameters,
-) -> candle_core::Result<Gradients> {
-    let store = loss.backward()?;
-    let tensors = parameters.iter().map(|p| match store.get(p.tensor()) {
-        Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>(),
-        None => Ok(vec![0.0; p.elements()]),
-    });
-    Ok(Gradients {
-        tensors: tensors.collect::<candle_core::Result<_>>()?,
-    })
 }
 
 /// An outcome without its graph.

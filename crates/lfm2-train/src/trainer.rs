@@ -14,12 +14,12 @@ use crate::file::write_text;
 use crate::language::{Language, LanguageBatch, Stream, Teaching};
 use crate::objective::ValidationSet;
 use crate::optim::Gradients;
-use crate::options::{Method, TrainOptions};
+use crate::options::{Activations, Method, TrainOptions};
 use crate::pairs::{PairBatches, pack_pairs, references};
 use crate::prepare::{Data, Prepared, prepare, sha256};
 use crate::progress::TrainProgress;
 use crate::run::{Resume, identity};
-use crate::run_loop::{RunFolder, RunLoop, gradients_of};
+use crate::run_loop::{RunFolder, RunLoop};
 use crate::teacher::{TeachOptions, TeacherIdentity, TeacherStore, write_store};
 use crate::variables::Parameters;
 use crate::workers::Workers;
@@ -76,7 +76,7 @@ impl Trainer {
             &prepared.parameters,
             stream,
             validation,
-            options.balance,
+            (options.balance, options.activations),
         )?;
         let parameters = prepared.parameters.clone();
         let run = RunLoop::open(
@@ -251,7 +251,7 @@ fn pairs(
         &prepared.parameters,
         Stream::Pairs(PairBatches::new(Vec::new(), Vec::new(), loss, (0, 0), 0)),
         Vec::new(),
-        None,
+        (None, Activations::Keep),
     )?;
     let path = run.join("reference.safetensors");
     let max_tokens = options.micro_batch_tokens;
@@ -351,6 +351,6 @@ pub fn batch_gradients(
     divisor: f64,
 ) -> candle_core::Result<(f64, Gradients)> {
     let loss = batch_loss(model, batch, divisor)?;
-    let gradients = gradients_of(&loss, parameters)?;
+    let gradients = Gradients::of(&loss.backward()?, parameters)?;
     Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
 }

@@ -391,6 +391,141 @@ fn the_bias_of_a_mixture_moves_and_is_part_of_the_state() {
     resumes_exactly(&bench, 6, &mixture);
 }
 
+/// Ends a run as a kill would: nothing is saved on the way out.
+struct Kill(u64);
+
+impl TrainProgress for Kill {
+    fn event(&self, event: &TrainEvent<'_>) {
+        if let TrainEvent::Step(report) = event {
+            assert!(report.step != self.0, "killed");
+        }
+    }
+}
+
+#[test]
+fn tr_04_a_run_killed_at_ten_random_moments_has_the_curve_of_one_that_was_not() {
+    let bench = Bench::new();
+    let options = bench.options(40, &json!({"save_every": 3, "validate_every": 7}));
+    let mut whole = bench
+        .open(options.clone(), "whole", Resume::Never, 1)
+        .unwrap();
+    train(&mut whole);
+    let mut rng = lfm2_train::Rng::new(11);
+    let (mut kills, mut step) = (0, 0);
+    while kills < 10 {
+        let mut run = bench
+            .open(options.clone(), "killed", Resume::Continue, 1)
+            .unwrap();
+        assert!(run.step() <= step);
+        // Up to 6 steps on: some kills come before the next state is saved.
+        step = run.step() + 1 + rng.below(6) as u64;
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run.train(&Kill(step), &Cancel::new()).unwrap();
+        }));
+        assert!(killed.is_err());
+        kills += 1;
+    }
+    let mut last = bench.open(options, "killed", Resume::Continue, 1).unwrap();
+    train(&mut last);
+    let curve = |run: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(bench.run_folder(run).join("metrics.jsonl")).unwrap();
+        let without_time = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("seconds");
+            line.to_string()
+        };
+        text.lines().map(without_time).collect()
+    };
+    assert_eq!(curve("whole"), curve("killed"));
+    assert_eq!(
+        whole.parameters().values().unwrap(),
+        last.parameters().values().unwrap()
+    );
+}
+
+#[test]
+fn documents_are_scored_and_met_from_easy_to_hard() {
+    let bench = Bench::new();
+    checkpoint(&bench, "a", 5, 3);
+    checkpoint(&bench, "b", 6, 3);
+    let models = [bench.run_folder("a"), bench.run_folder("b")];
+    let options = bench.options(4, &json!({}));
+    let mut told = (0, 0);
+    let scores = lfm2_train::score(
+        &options,
+        bench.path(),
+        0,
+        &models,
+        (2, &Cancel::new()),
+        &mut |done, of| told = (done, of),
+    )
+    .unwrap();
+    assert_eq!((scores.len(), told), (12, (24, 24)));
+    let mut sorted = scores.clone();
+    sorted.sort_by(f64::total_cmp);
+    assert_eq!((sorted[0], sorted[11]), (0.0, 1.0));
+    let with = |scores: &Value, order: Value| {
+        bench.write("scores.json", &scores.to_string());
+        let source = json!({
+            "path": "stories.txt", "format": "text",
+            "curriculum": {"scores": "scores.json", "order": order},
+        });
+        bench.options(4, &json!({"data": [source]}))
+    };
+    let scores = json!(scores);
+    for (i, order) in [
+        json!({"kind": "strict"}),
+        json!({"kind": "window", "start": 0.3}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let options = with(&scores, order);
+        let mut run = bench
+            .open(options, &format!("run {i}"), Resume::Never, 1)
+            .unwrap();
+        assert_eq!(train(&mut run).len(), 4);
+    }
+    let refused = |scores: Value| {
+        let options = with(&scores, json!({"kind": "strict"}));
+        let result = bench.open(options, "refused", Resume::Force, 1);
+        result.unwrap_err().to_string()
+    };
+    assert!(refused(json!([0.5])).contains("each of 12 documents, found 1"));
+    assert!(refused(json!(vec![2.0; 12])).contains("found 2"));
+    assert!(refused(json!({"a": 1})).contains("scores.json"));
+}
+
+#[test]
+fn computing_activations_anew_gives_the_same_updates() {
+    let bench = pairs_bench();
+    for (name, changes) in [
+        ("text", json!({})),
+        ("pairs", preference(&json!({}))),
+        (
+            "lora",
+            json!({"base": {"checkpoint": "base"}, "lora": {"rank": 2}}),
+        ),
+    ] {
+        let run = |activations: &str| {
+            let mut all = changes.clone();
+            all["activations"] = json!(activations);
+            let (options, run) = (bench.options(3, &all), format!("{name} {activations}"));
+            let mut trainer = bench.open(options, &run, Resume::Never, 1).unwrap();
+            let reports = train(&mut trainer);
+            let numbers: Vec<(f64, f64)> = reports.iter().map(|r| (r.loss, r.grad_norm)).collect();
+            numbers
+        };
+        for (kept, anew) in run("keep").into_iter().zip(run("recompute")) {
+            let close = |a: f64, b: f64| (a - b).abs() < 1e-4 * a.abs().max(1.0);
+            assert!(
+                close(kept.0, anew.0) && close(kept.1, anew.1),
+                "{name}: {kept:?} {anew:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn merged_checkpoints_open_and_lie_between() {
     let bench = Bench::new();
