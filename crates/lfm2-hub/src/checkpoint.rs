@@ -2,6 +2,8 @@
 //!
 //! What the config means is up to the models; here it is only JSON.
 
+mod side;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::fetch::{fetch_checkpoint, fetch_gguf};
+use crate::fetch::{chosen_fetch, fetch_gguf, fetch_parts};
 use crate::files::{Folder, read_capped};
 use crate::gguf::GgufFile;
 use crate::json::{Numbers, parse_json, read_json};
@@ -17,8 +19,9 @@ use crate::{
     Error, Limits, ModelSource, OpenOptions, Parts, Result, SafetensorsSource, TensorSource,
     Tokenizer,
 };
+use side::{FolderFiles, More, Remote, memory_json};
 
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -47,11 +50,12 @@ pub struct CheckpointInfo {
 /// Where tokenizer and template are; they are read when asked for.
 #[derive(Debug)]
 enum TextFiles {
-    Folder(Folder),
+    Folder(FolderFiles),
     Gguf(Arc<GgufFile>),
     Memory {
         tokenizer: Option<Cow<'static, [u8]>>,
         chat_template: Option<Cow<'static, str>>,
+        more: More,
     },
 }
 
@@ -84,6 +88,8 @@ pub struct MemoryFiles {
     pub tokenizer: Option<Cow<'static, [u8]>>,
     /// The text of the chat template.
     pub chat_template: Option<Cow<'static, str>>,
+    /// Everything else by its name: `tokenizer_config.json`, `modules.json`, `1_Dense/model.safetensors`.
+    pub more: More,
 }
 
 impl Checkpoint {
@@ -94,15 +100,17 @@ impl Checkpoint {
     /// [`Error::Unsupported`] or [`Error::Limit`] for files that break their rules, [`Error::Io`]
     /// and [`Error::Network`].
     pub fn open(source: &ModelSource, options: &OpenOptions) -> Result<Self> {
-        let (info, folder) = CheckpointInfo::locate(source, options, Parts::All)?;
-        let tensors: Arc<dyn TensorSource> = match (&info.text, folder) {
-            (TextFiles::Gguf(file), _) => file.tensors(),
-            (_, Some(folder)) => Arc::new(SafetensorsSource::open_folder(
-                &folder,
+        let info = CheckpointInfo::locate(source, options, Parts::All)?;
+        let tensors: Arc<dyn TensorSource> = match &info.text {
+            TextFiles::Gguf(file) => file.tensors(),
+            TextFiles::Folder(files) => Arc::new(SafetensorsSource::open_folder(
+                &files.folder,
                 options.mapping,
                 &options.limits,
             )?),
-            (_, None) => return Err(Error::InvalidInput(format!("{source} has no weights"))),
+            TextFiles::Memory { .. } => {
+                return Err(Error::InvalidInput(format!("{source} has no weights")));
+            }
         };
         Ok(Self { info, tensors })
     }
@@ -126,16 +134,19 @@ impl Checkpoint {
             .map(|bytes| parse(GENERATION_CONFIG, &bytes, Numbers::Exact))
             .transpose()?;
         let tensors = SafetensorsSource::from_bytes(name, files.weights, limits)?;
+        let tokenizer_config =
+            memory_json(name, &files.more, TOKENIZER_CONFIG, Numbers::Float, limits)?;
         let text = TextFiles::Memory {
             tokenizer: files.tokenizer,
             chat_template: files.chat_template,
+            more: files.more,
         };
         let (origin, limits) = (name.to_owned(), limits.clone());
         let info = CheckpointInfo {
             origin,
             config,
             generation_config,
-            tokenizer_config: None,
+            tokenizer_config,
             text,
             limits,
         };
@@ -222,52 +233,48 @@ impl CheckpointInfo {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open(source: &ModelSource, options: &OpenOptions) -> Result<Self> {
-        Self::locate(source, options, Parts::Side).map(|(info, _)| info)
+        Self::locate(source, options, Parts::Side)
     }
 
-    /// Opens the info, and says in which folder the safetensors weights are, if they are in one.
-    fn locate(
-        source: &ModelSource,
-        options: &OpenOptions,
-        parts: Parts,
-    ) -> Result<(Self, Option<Folder>)> {
+    fn locate(source: &ModelSource, options: &OpenOptions, parts: Parts) -> Result<Self> {
         match source {
             ModelSource::HubGguf { id, revision, file } => {
                 let path = fetch_gguf(id, revision, file, options)?;
                 let file = GgufFile::open(path, &options.limits, options.mapping)?;
-                Ok((
-                    Self::from_gguf(source.to_string(), file, &options.limits),
-                    None,
-                ))
+                Ok(Self::from_gguf(source.to_string(), file, &options.limits))
             }
             ModelSource::Gguf(path) => {
                 let file = GgufFile::open(path, &options.limits, options.mapping)?;
-                Ok((
-                    Self::from_gguf(source.to_string(), file, &options.limits),
-                    None,
-                ))
+                Ok(Self::from_gguf(source.to_string(), file, &options.limits))
             }
             ModelSource::Dir(path) if path.is_file() => {
-                Ok((Self::from_config_file(source, path, &options.limits)?, None))
+                Self::from_config_file(source, path, &options.limits)
             }
             ModelSource::Dir(path) => {
                 path.metadata().map_err(|error| Error::io(path, error))?;
-                let folder = Folder::new(path, options.links);
-                Self::from_folder(source.to_string(), folder, &options.limits)
+                let files = FolderFiles {
+                    folder: Folder::new(path, options.links),
+                    remote: None,
+                    mapping: options.mapping,
+                };
+                Self::from_folder(source.to_string(), files, &options.limits)
             }
             ModelSource::Hub { id, revision } => {
-                let snapshot = fetch_checkpoint(id, revision, parts, options)?;
-                let folder = Folder::new(snapshot.folder, options.links);
-                Self::from_folder(format!("{id}@{}", snapshot.commit), folder, &options.limits)
+                let fetch = chosen_fetch(options)?;
+                let snapshot = fetch_parts(&*fetch, (id, revision), parts, &options.limits)?;
+                let origin = format!("{id}@{}", snapshot.commit);
+                let files = FolderFiles {
+                    folder: Folder::new(&snapshot.folder, options.links),
+                    remote: Some(Remote { fetch, snapshot }),
+                    mapping: options.mapping,
+                };
+                Self::from_folder(origin, files, &options.limits)
             }
         }
     }
 
-    fn from_folder(
-        origin: String,
-        folder: Folder,
-        limits: &Limits,
-    ) -> Result<(Self, Option<Folder>)> {
+    fn from_folder(origin: String, files: FolderFiles, limits: &Limits) -> Result<Self> {
+        let folder = &files.folder;
         let hint = "a checkpoint folder holds config.json, tokenizer.json and safetensors files";
         let config = read_json(&folder.required(CONFIG, hint)?, Numbers::Exact, limits)?;
         let optional = |name, numbers| match folder.file(name)? {
@@ -276,17 +283,15 @@ impl CheckpointInfo {
         };
         let generation_config = optional(GENERATION_CONFIG, Numbers::Exact)?;
         let tokenizer_config = optional(TOKENIZER_CONFIG, Numbers::Float)?;
-        let text = TextFiles::Folder(folder.clone());
         let limits = limits.clone();
-        let info = Self {
+        Ok(Self {
             origin,
             config,
             generation_config,
             tokenizer_config,
-            text,
+            text: TextFiles::Folder(files),
             limits,
-        };
-        Ok((info, Some(folder)))
+        })
     }
 
     /// A config on its own says everything about a model's shape.
@@ -309,6 +314,7 @@ impl CheckpointInfo {
             text: TextFiles::Memory {
                 tokenizer: None,
                 chat_template: None,
+                more: More::default(),
             },
             limits: limits.clone(),
         })
@@ -360,7 +366,7 @@ impl CheckpointInfo {
             hint: "text needs a tokenizer; copy the model's own next to its weights".to_owned(),
         };
         match &self.text {
-            TextFiles::Folder(folder) => {
+            TextFiles::Folder(FolderFiles { folder, .. }) => {
                 Tokenizer::from_file(&folder.file(TOKENIZER)?.ok_or_else(missing)?, &self.limits)
             }
             TextFiles::Gguf(file) => file.tokenizer(),
@@ -379,7 +385,7 @@ impl CheckpointInfo {
     pub fn chat_template(&self) -> Result<Option<String>> {
         let limit = self.limits.chat_template_bytes;
         let template = match &self.text {
-            TextFiles::Folder(folder) => match folder.file(CHAT_TEMPLATE)? {
+            TextFiles::Folder(FolderFiles { folder, .. }) => match folder.file(CHAT_TEMPLATE)? {
                 Some(path) => {
                     let bytes = read_capped(&path, limit, "chat template bytes")?;
                     let text = String::from_utf8(bytes)

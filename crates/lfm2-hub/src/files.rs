@@ -160,19 +160,44 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= 255 && name.chars().all(plain)
 }
 
+/// Whether `name` can only mean one file in a folder or in a folder within it.
+pub(crate) fn is_plain_path(name: &str) -> bool {
+    match name.split_once('/') {
+        None => is_plain_file_name(name),
+        Some((folder, file)) => is_plain_file_name(folder) && is_plain_file_name(file),
+    }
+}
+
 /// A folder whose files are only reached through [`Folder::file`].
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
+    /// The folder of the whole checkpoint: this one, or the one it is in.
+    root: PathBuf,
     links: Links,
 }
 
 impl Folder {
     pub(crate) fn new(path: impl Into<PathBuf>, links: Links) -> Self {
+        let path = path.into();
         Self {
-            path: path.into(),
+            root: path.clone(),
+            path,
             links,
         }
+    }
+
+    /// The folder `name` in this one, or `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file).
+    pub(crate) fn inside(&self, name: &str) -> Result<Option<Self>> {
+        let found = self.file(name)?.filter(|path| path.is_dir());
+        Ok(found.map(|path| Self {
+            path,
+            root: self.root.clone(),
+            links: self.links,
+        }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -223,9 +248,9 @@ impl Folder {
     /// `blobs` of the same repository.
     fn fence(&self) -> Result<PathBuf> {
         let own = self
-            .path
+            .root
             .canonicalize()
-            .map_err(|source| Error::io(&self.path, source))?;
+            .map_err(|source| Error::io(&self.root, source))?;
         let repository = own
             .parent()
             .filter(|p| p.ends_with("snapshots"))

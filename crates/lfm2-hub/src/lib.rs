@@ -8,6 +8,7 @@
 //! |---|---|
 //! | to open a folder, a GGUF file or a Hub repository | [`Checkpoint::open`] |
 //! | its config without its weights | [`CheckpointInfo::open`] |
+//! | files that only some models have, weights in folders of their own | [`CheckpointInfo::json`], [`Checkpoint::tensors_in`], [`Joined`] |
 //! | to turn text into ids and back | [`Tokenizer`] |
 //! | to write weights | [`write_safetensors`] |
 //! | files from the Hub, with progress | [`fetch_checkpoint`], [`Progress`], feature `download` |
@@ -20,6 +21,7 @@ mod fetch;
 mod files;
 pub mod gguf;
 mod in_blocks;
+mod joined;
 mod json;
 mod limits;
 mod mapped;
@@ -40,11 +42,14 @@ pub use fetch::{
 };
 pub use files::{Links, Overwrite, write_atomic};
 pub use in_blocks::InBlocks;
+pub use joined::Joined;
 pub use limits::Limits;
 pub use mapped::Mapping;
 pub use options::{Network, OpenOptions, Refresh, Token};
 pub use packed::{Fingerprint, PackedCache, PackedEntry, PackedFile, PackedTensor, Stored};
-pub use safetensors::{SafetensorsSource, write_safetensors};
+pub use safetensors::{
+    PieceSink, SafetensorsSource, TensorPlan, write_safetensors, write_safetensors_streamed,
+};
 pub use source::{ModelSource, RepoId, Revision};
 pub use synthetic::SyntheticSource;
 pub use tensors::{StoredType, TensorInfo, TensorSource};

@@ -191,6 +191,34 @@ fn shards_of_the_index_are_fetched() {
 }
 
 #[test]
+fn modules_of_an_encoder_are_fetched_into_their_folders() {
+    let cache = tempfile::tempdir().unwrap();
+    let modules = r#"[{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "../x"}]"#;
+    let repository = repository()
+        .file("modules.json", modules)
+        .file("config_sentence_transformers.json", "{}")
+        .file("1_Pooling/config.json", "{}")
+        .file("2_Dense/config.json", r#"{"bias": false}"#)
+        .file("2_Dense/model.safetensors", valid(&["linear"]));
+    let server = Server::start(move |request| repository.answer(request));
+    let options = options(&server, cache.path());
+    open("org/name", &options).unwrap();
+    let before = server.log().len();
+    // All is there now, so that a machine without a network can open it.
+    let checkpoint = open("org/name", &options.network(Network::Offline)).unwrap();
+    let dense = checkpoint.info().json("2_Dense/config.json").unwrap();
+    assert_eq!(dense.unwrap()["bias"], false);
+    assert_eq!(checkpoint.tensors_in("2_Dense").unwrap().names(), ["linear"]);
+    assert_eq!(server.log().len(), before);
+    #[cfg(unix)]
+    {
+        let snapshot = cache.path().join("models--org--name/snapshots").join(COMMIT);
+        let link = std::fs::read_link(snapshot.join("2_Dense/model.safetensors")).unwrap();
+        assert!(link.starts_with("../../../blobs"), "{}", link.display());
+    }
+}
+
+#[test]
 fn one_gguf_file_is_fetched_alone() {
     let cache = tempfile::tempdir().unwrap();
     let contents = std::fs::read("tests/golden/text/dense_gqa2/model-q4_0.gguf").unwrap();

@@ -285,6 +285,12 @@ fn a_checkpoint_can_be_in_memory() {
         generation_config: Some(br#"{"eos_token_id": 7}"#.into()),
         tokenizer: Some(support::tokenizer_json().into_bytes().into()),
         chat_template: Some("{{ messages }}".into()),
+        more: [
+            ("1_Dense/config.json".into(), br#"{"bias": true}"#.into()),
+            ("1_Dense/model.safetensors".into(), valid(&["linear"]).into()),
+            ("tokenizer_config.json".into(), br#"{"eos_token": "<e>"}"#.into()),
+        ]
+        .into(),
     };
     let checkpoint =
         Checkpoint::from_memory("embedded", files.clone(), &Limits::default()).unwrap();
@@ -296,6 +302,13 @@ fn a_checkpoint_can_be_in_memory() {
         checkpoint.chat_template().unwrap().as_deref(),
         Some("{{ messages }}")
     );
+    let dense = checkpoint.info().json("1_Dense/config.json").unwrap();
+    assert_eq!(dense.unwrap()["bias"], true);
+    assert_eq!(checkpoint.info().json("modules.json").unwrap(), None);
+    assert_eq!(checkpoint.tensors_in("1_Dense").unwrap().names(), ["linear"]);
+    let error = checkpoint.tensors_in("2_Dense").err().unwrap();
+    assert!(error.to_string().contains("2_Dense/model.safetensors"), "{error}");
+    assert_eq!(checkpoint.tokenizer_config().unwrap()["eos_token"], "<e>");
     let broken = MemoryFiles {
         weights: b"short".as_slice().into(),
         ..files
@@ -329,6 +342,41 @@ fn a_gguf_file_of_a_repository_is_named_or_described() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn parts_in_folders_of_a_checkpoint_are_found_and_no_others() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("model");
+    std::fs::create_dir_all(folder.join("1_Dense")).unwrap();
+    write_checkpoint(&folder);
+    std::fs::write(folder.join("1_Dense/config.json"), r#"{"bias": false}"#).unwrap();
+    std::fs::write(folder.join("1_Dense/model.safetensors"), valid(&["w"])).unwrap();
+    std::fs::write(outer.path().join("secret.json"), "{}").unwrap();
+    let checkpoint = open(&folder).unwrap();
+    let info = checkpoint.info();
+    assert_eq!(info.json("1_Dense/config.json").unwrap().unwrap()["bias"], false);
+    assert_eq!(info.json("2_Dense/config.json").unwrap(), None);
+    assert_eq!(checkpoint.tensors_in("1_Dense").unwrap().names(), ["w"]);
+    assert!(checkpoint.tensors_in("2_Dense").is_err());
+    for name in ["../secret.json", "1_Dense/../../secret.json", "a/b/c", "/etc/passwd", ""] {
+        let error = info.json(name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidModel, "{name}: {error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn si_03_a_folder_that_is_a_link_out_of_the_checkpoint_is_refused() {
+    let outer = tempfile::tempdir().unwrap();
+    let (folder, other) = (outer.path().join("model"), outer.path().join("other"));
+    for path in [&folder, &other] {
+        std::fs::create_dir(path).unwrap();
+        write_checkpoint(path);
+    }
+    std::os::unix::fs::symlink(&other, folder.join("1_Dense")).unwrap();
+    let error = open(&folder).unwrap().tensors_in("1_Dense").err().unwrap();
+    assert!(error.to_string().contains("link out of"), "{error}");
 }
 
 #[test]

@@ -160,8 +160,8 @@ impl Attention {
             .forward(&mixed.reshape((tokens, heads * head_dim))?)
     }
 
-    /// The whole layer in working memory: packed projections, a cache on the CPU, no gate. `None` where
-    /// it is not that simple.
+    /// The whole layer in working memory: packed projections, a cache on the CPU or none, no gate.
+    /// `None` where it is not that simple.
     fn forward_packed(
         &self,
         x: &Tensor,
@@ -174,7 +174,11 @@ impl Attention {
             self.v_proj.packed()?,
         ];
         let output = self.out_proj.packed()?;
-        if self.gate_proj.is_some() || pass.cache.is_stateless() || !fast::fits(&[x]) {
+        if self.gate_proj.is_some() || !fast::fits(&[x]) {
+            return None;
+        }
+        let stateless = pass.cache.is_stateless();
+        if stateless && self.check_filler(pass).is_err() {
             return None;
         }
         let spans = pass.spans().to_vec();
@@ -192,6 +196,15 @@ impl Attention {
                 self.k_norm.apply_in_place(k)?;
                 fast::rope_values(q, &rope, heads, head_dim)?;
                 fast::rope_values(k, &rope, kv_heads, head_dim)?;
+            }
+            if stateless {
+                let visibility = self.config.visibility;
+                let heads = fast::Heads {
+                    query: heads,
+                    kv: kv_heads,
+                    dim: head_dim,
+                };
+                return fast::span_attention([&*q, &*k, &*v], &spans, heads, self.scale(), visibility, mixed);
             }
             let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
             for span in &spans {
@@ -237,6 +250,7 @@ impl Attention {
     fn attend(&self, qkv: [&Tensor; 3], layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
         let spans = pass.spans().to_vec();
         if pass.cache.is_stateless() {
+            self.check_filler(pass)?;
             let visibility = self.config.visibility;
             if let Some(mixed) = ops::packed_attention(qkv, &spans, self.scale(), visibility) {
                 return mixed;
@@ -250,6 +264,17 @@ impl Attention {
             Ok(one.clone())
         } else {
             Tensor::cat(&mixed, 0)
+        }
+    }
+
+    /// Refuses filler where a window may hold nothing else.
+    fn check_filler(&self, pass: &Pass<'_>) -> Result<()> {
+        let filled = pass.spans().iter().any(|span| span.keys < span.len);
+        match self.config.visibility {
+            Visibility::Sliding { .. } if filled => {
+                bail!("filler needs attention over the whole sequence, found a sliding window")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -277,7 +302,7 @@ impl Attention {
                     &by_head(k)?,
                     &by_head(v)?,
                     scale,
-                    self.mask(span, 0, span.len)?,
+                    self.mask(span, 0, span.keys)?,
                 )
             }
             Some(LayerCache::Kv(slot)) => {

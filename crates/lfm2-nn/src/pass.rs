@@ -1,6 +1,8 @@
 //! One forward pass through a stack of layers: what all layers need to know of it.
 
-use candle_core::{DType, Device, Result, Tensor};
+use std::borrow::Cow;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::cache::Fed;
 use crate::rope::{Rope, RopeTable};
@@ -17,6 +19,8 @@ pub struct Span {
     pub len: usize,
     /// Tokens of the sequence before this pass.
     pub past: usize,
+    /// How many of its packed tokens are attended to: all but filler at the end.
+    pub keys: usize,
 }
 
 /// Whether a pass extends sequences or rebuilds their convolution states.
@@ -36,6 +40,8 @@ pub struct Pass<'a> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) ropes: Vec<RopeTable>,
     taps: Vec<(isize, Tensor)>,
+    /// 0 for filler that convolutions must not see, else 1; `(tokens, 1)`.
+    seen: Option<Tensor>,
     observer: Option<&'a mut dyn Observer>,
 }
 
@@ -52,7 +58,8 @@ impl<'a> Pass<'a> {
     /// Starts a pass: checks `step` against `cache`, makes room, and computes the tables of `ropes`.
     ///
     /// # Errors
-    /// When `step` names rows the cache does not have, or the device is out of memory.
+    /// When `step` names rows the cache does not have, or has filler where a cache would keep it, or the
+    /// device is out of memory.
     pub fn new(
         step: &Step,
         kind: PassKind,
@@ -62,8 +69,11 @@ impl<'a> Pass<'a> {
     ) -> Result<Self> {
         step.validate(cache.rows())?;
         let mut spans = Vec::with_capacity(step.segments().len());
+        if step.has_filler() && !cache.is_stateless() {
+            bail!("filler at the end of a sequence needs a stateless pass");
+        }
         let mut start = 0;
-        for s in step.segments() {
+        for (index, s) in step.segments().iter().enumerate() {
             let past = cache.len(s.row);
             cache.prepare_row(s.row, s.len)?;
             spans.push(Span {
@@ -71,20 +81,32 @@ impl<'a> Pass<'a> {
                 start,
                 len: s.len,
                 past,
+                keys: step.keys(index),
             });
             start += s.len;
         }
-        let positions: Vec<usize> = spans.iter().flat_map(|s| s.past..s.past + s.len).collect();
+        let positions: Vec<usize> = spans
+            .iter()
+            .flat_map(|s| {
+                let first = cache.position(s.row);
+                first..first + s.len
+            })
+            .collect();
         let ropes = ropes
             .iter()
             .map(|r| r.table(&positions, dtype, device))
             .collect::<Result<_>>()?;
+        let seen = match step.zeroes_filler() {
+            true => Some(seen(&spans, dtype, device)?),
+            false => None,
+        };
         Ok(Self {
             spans,
             kind,
             cache,
             ropes,
             taps: Vec::new(),
+            seen,
             observer: None,
         })
     }
@@ -128,6 +150,15 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// What a convolution reads of the states `x (tokens, channels)`: zeros in place of filler, if the
+    /// step says so.
+    pub(crate) fn without_filler<'x>(&self, x: &'x Tensor) -> Result<Cow<'x, Tensor>> {
+        match &self.seen {
+            Some(seen) => Ok(Cow::Owned(x.broadcast_mul(seen)?)),
+            None => Ok(Cow::Borrowed(x)),
+        }
+    }
+
     /// 1 where the token `offset` places away is in the same segment of this pass, else 0;
     /// `(tokens, 1)`.
     pub(crate) fn tap_mask(&mut self, offset: isize, like: &Tensor) -> Result<Tensor> {
@@ -157,4 +188,14 @@ impl<'a> Pass<'a> {
             self.cache.append_fed(span.row, fed);
         }
     }
+}
+
+/// 0 where a token is filler, else 1; `(tokens, 1)`.
+fn seen(spans: &[Span], dtype: DType, device: &Device) -> Result<Tensor> {
+    let values = spans
+        .iter()
+        .flat_map(|span| (0..span.len).map(|t| f32::from(t < span.keys)));
+    let values: Vec<f32> = values.collect();
+    let tokens = values.len();
+    Tensor::from_vec(values, (tokens, 1), device)?.to_dtype(dtype)
 }

@@ -82,10 +82,11 @@ impl ShortConv {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
-        if let Some(y) = self.forward_packed(x, layer, pass) {
+        let x = pass.without_filler(x)?;
+        if let Some(y) = self.forward_packed(&x, layer, pass) {
             return y;
         }
-        let bcu = self.in_proj.forward(x)?;
+        let bcu = self.in_proj.forward(&x)?;
         let mixed = if pass.cache.is_stateless() {
             self.mix_stateless(&bcu, pass)?
         } else {
@@ -94,8 +95,8 @@ impl ShortConv {
         self.out_proj.forward(&mixed)
     }
 
-    /// The whole layer in working memory: packed projections, a causal kernel on the CPU, and states
-    /// that nobody watches. `None` where it is not that simple.
+    /// The whole layer in working memory: packed projections, a kernel on the CPU, and either no states
+    /// or causal ones that nobody watches. `None` where it is not that simple.
     fn forward_packed(
         &self,
         x: &Tensor,
@@ -106,12 +107,16 @@ impl ShortConv {
         let kernel = self.fast.as_deref()?;
         let spans = pass.spans().to_vec();
         let watched = || spans.iter().any(|span| pass.cache.in_trial(span.row));
-        let plain = self.config.window == Window::Causal && !pass.cache.is_stateless();
-        if !plain || watched() || !fast::fits(&[x]) {
+        let (hidden, window) = (self.config.hidden, self.config.window);
+        let stateless = pass.cache.is_stateless();
+        let plain = stateless || (window == Window::Causal && !watched());
+        if !plain || !fast::fits(&[x]) {
             return None;
         }
-        let hidden = self.config.hidden;
         Some(ops::packed::mixer(x, [input], output, |[bcu], mixed| {
+            if stateless {
+                return fast::span_conv(bcu, kernel, &spans, window, mixed);
+            }
             for span in &spans {
                 let Some(LayerCache::Conv(state)) = pass.cache.slot(span.row, layer) else {
                     bail!("layer {layer} is a convolution, its cache is not");
@@ -133,9 +138,16 @@ impl ShortConv {
         tap as isize - before as isize
     }
 
-    /// All segments at once from empty states: `width` shifted products, masked at the borders.
-    /// Every operation has a gradient.
+    /// All segments at once from empty states: a kernel, or `width` shifted products, masked at the
+    /// borders. Every operation has a gradient where one is tracked.
     fn mix_stateless(&self, bcu: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let kernel = self.fast.as_deref();
+        let fast = kernel.and_then(|kernel| {
+            ops::packed_short_conv_fast(bcu, kernel, pass.spans(), self.config.window)
+        });
+        if let Some(y) = fast {
+            return y;
+        }
         let before = self.offset(0).unsigned_abs();
         let bias = self.bias.as_ref();
         if let Some(y) = ops::packed_short_conv(bcu, &self.kernel, bias, pass.spans(), before) {

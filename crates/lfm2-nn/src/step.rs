@@ -16,10 +16,29 @@ pub struct Segment {
     pub len: usize,
 }
 
+/// What convolutions see of filler, see [`Step::with_filler`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FillerStates {
+    /// Its states, like those of any token. How the published encoders were trained.
+    #[default]
+    Flow,
+    /// Zeros, as newer versions of the reference library do.
+    Zero,
+}
+
+/// Tokens at the ends of segments that nobody attends to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Filler {
+    /// How many, by segment.
+    tokens: Vec<usize>,
+    states: FillerStates,
+}
+
 /// The segments of one forward pass, in packed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     segments: Vec<Segment>,
+    filler: Option<Filler>,
 }
 
 impl Step {
@@ -27,6 +46,7 @@ impl Step {
     pub fn single(len: usize) -> Self {
         Self {
             segments: vec![Segment { row: 0, len }],
+            filler: None,
         }
     }
 
@@ -35,13 +55,44 @@ impl Step {
         let segments = lens.iter().enumerate().filter(|(_, len)| **len > 0);
         Self {
             segments: segments.map(|(row, &len)| Segment { row, len }).collect(),
+            filler: None,
         }
     }
 
     /// Any segments. Each row may occur at most once and every length must be at least 1; the
     /// model's `forward` checks both.
     pub fn segments_of(segments: Vec<Segment>) -> Self {
-        Self { segments }
+        Self {
+            segments,
+            filler: None,
+        }
+    }
+
+    /// Says that the last `tokens[i]` tokens of segment `i` only fill it up: attention hides them as
+    /// keys, from themselves too, while their own states are computed like all others. What
+    /// convolutions see of them is `states`. For encoders: only a stateless pass takes such a step.
+    pub fn with_filler(mut self, tokens: Vec<usize>, states: FillerStates) -> Self {
+        let any = tokens.iter().any(|&tokens| tokens > 0);
+        self.filler = any.then_some(Filler { tokens, states });
+        self
+    }
+
+    /// Whether any segment ends with filler.
+    pub(crate) fn has_filler(&self) -> bool {
+        self.filler.is_some()
+    }
+
+    /// Whether convolutions see zeros in place of filler.
+    pub(crate) fn zeroes_filler(&self) -> bool {
+        let states = self.filler.as_ref().map(|filler| filler.states);
+        states == Some(FillerStates::Zero)
+    }
+
+    /// Tokens of segment `index` that are attended to.
+    pub(crate) fn keys(&self, index: usize) -> usize {
+        let len = self.segments.get(index).map_or(0, |s| s.len);
+        let filler = self.filler.as_ref().and_then(|f| f.tokens.get(index));
+        len - filler.copied().unwrap_or(0).min(len)
     }
 
     /// The segments in packed order.
@@ -89,6 +140,15 @@ impl Step {
         }
         if self.segments.is_empty() {
             bail!("a step needs at least one token");
+        }
+        if let Some(filler) = &self.filler {
+            let (found, segments) = (filler.tokens.len(), self.segments.len());
+            if found != segments {
+                bail!("filler of {found} segments for a step of {segments}");
+            }
+            if let Some(index) = (0..segments).find(|&index| self.keys(index) == 0) {
+                bail!("segment {index} consists of filler alone");
+            }
         }
         Ok(())
     }
@@ -215,6 +275,19 @@ mod tests {
     fn a_mask_with_a_gap_is_refused() {
         assert!(PaddedBatch::from_mask(&[vec![true, false, true]]).is_err());
         assert!(PaddedBatch::from_mask(&[vec![false, false]]).is_err());
+    }
+
+    #[test]
+    fn filler_leaves_a_token_in_every_segment() {
+        let step =
+            |filler: Vec<usize>| Step::rows(&[3, 2]).with_filler(filler, FillerStates::Zero);
+        let good = step(vec![2, 0]);
+        assert!(good.validate(2).is_ok() && good.zeroes_filler());
+        assert_eq!((good.keys(0), good.keys(1)), (1, 2));
+        for filler in [vec![3, 0], vec![0, 5], vec![1], vec![1, 0, 0]] {
+            assert!(step(filler.clone()).validate(2).is_err(), "{filler:?}");
+        }
+        assert_eq!(step(vec![0, 0]), Step::rows(&[3, 2]));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub fn embedded_checkpoint() -> Result<Checkpoint> {
         generation_config: Some(Cow::Borrowed(GENERATION_CONFIG)),
         tokenizer: Some(Cow::Borrowed(TOKENIZER)),
         chat_template: Some(Cow::Borrowed(CHAT_TEMPLATE)),
+        ..MemoryFiles::default()
     };
     Ok(Checkpoint::from_memory(NAME, files, &Limits::default())?)
 }

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use super::{Fetch, Offline, Snapshot};
-use crate::files::{is_plain_file_name, read_capped};
+use crate::files::{is_plain_path, read_capped};
 use crate::source::is_commit;
 use crate::{Error, RepoId, Result, Revision};
 
@@ -94,7 +94,7 @@ impl HubCache {
 
     /// The file of a snapshot, if its contents are there too.
     pub(super) fn present(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
-        if !is_plain_file_name(name) {
+        if !is_plain_path(name) {
             return Err(Error::InvalidInput(format!(
                 "{name:?} is not a plain file name"
             )));

@@ -62,21 +62,23 @@ impl HubCache {
         if draft.symlink_metadata().is_ok() {
             std::fs::remove_file(&draft).map_err(io)?;
         }
-        place(&self.repository(&snapshot.id), etag, &draft).map_err(io)?;
+        let depth = 2 + name.matches('/').count();
+        place(&self.repository(&snapshot.id), etag, &draft, depth).map_err(io)?;
         std::fs::rename(&draft, &path).map_err(io)?;
         Ok(path)
     }
 }
 
+/// Links the blob as a file that will be `depth` folders below the repository's.
 #[cfg(unix)]
-fn place(_repository: &Path, etag: &Etag, path: &Path) -> std::io::Result<()> {
-    let target = Path::new("..").join("..").join("blobs").join(etag.as_str());
-    std::os::unix::fs::symlink(target, path)
+fn place(_repository: &Path, etag: &Etag, path: &Path, depth: usize) -> std::io::Result<()> {
+    let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+    std::os::unix::fs::symlink(up.join("blobs").join(etag.as_str()), path)
 }
 
 /// Links need rights on Windows that ordinary users lack.
 #[cfg(not(unix))]
-fn place(repository: &Path, etag: &Etag, path: &Path) -> std::io::Result<()> {
+fn place(repository: &Path, etag: &Etag, path: &Path, _depth: usize) -> std::io::Result<()> {
     std::fs::copy(repository.join("blobs").join(etag.as_str()), path).map(drop)
 }
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 pub use cache::HubCache;
 pub use checkpoint::{Parts, fetch_checkpoint, fetch_gguf};
+pub(crate) use checkpoint::{chosen_fetch, fetch_parts, fetch_weights};
 #[cfg(feature = "download")]
 pub use client::HubClient;
 pub use progress::{Progress, ProgressEvent};

@@ -102,7 +102,8 @@ impl Inquiry {
         url.path_segments_mut()
             .map_err(|()| invalid())?
             .pop_if_empty()
-            .extend([id.owner(), id.name(), "resolve", revision, file]);
+            .extend([id.owner(), id.name(), "resolve", revision])
+            .extend(file.split('/'));
         Ok(url)
     }
 

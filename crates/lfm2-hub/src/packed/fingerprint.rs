@@ -63,6 +63,18 @@ impl Fingerprint {
         }
     }
 
+    /// Stands for several contents in this order; `None` for none at all.
+    pub(crate) fn joined(parts: Vec<Self>) -> Option<Self> {
+        let mut hash = Sha256::new();
+        let mut files = Vec::new();
+        for part in parts {
+            hash.update(part.digest);
+            files.extend(part.files);
+        }
+        let digest = hash.finalize().into();
+        (!files.is_empty()).then_some(Self { digest, files })
+    }
+
     pub(super) fn digest(&self) -> &[u8; 32] {
         &self.digest
     }

@@ -13,12 +13,16 @@ use half::{bf16, f16};
 use lfm2_kernels::conv::ConvKernel;
 use lfm2_kernels::limits::Arithmetic;
 use lfm2_kernels::profile::{Op, Work, span};
-use lfm2_kernels::{self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads};
+use lfm2_kernels::{
+    self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads, with_scratch,
+};
 
 use super::Mask;
 use crate::Accuracy;
 use crate::attention::Visibility;
+use crate::pass::Span;
 use crate::rope::RopeTable;
+use crate::short_conv::Window;
 
 /// Whether the fast form applies to these activations: `f32` on a CPU, and nobody asks for
 /// gradients.
@@ -142,6 +146,38 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     tensor(y, x.dims())
 }
 
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let _span = span(Op::RmsNorm, x.dims(), Work::NONE);
+    let x = x.contiguous()?;
+    let (values, weight, bias) = (view(&x), view(weight), view(bias));
+    let (weight, bias) = (weight.slice::<f32>()?, bias.slice::<f32>()?);
+    let dim = weight.len().max(1);
+    let mut y = zeros(x.elem_count());
+    let rows = values.slice::<f32>()?.chunks_exact(dim);
+    for (row, out) in rows.zip(y.chunks_exact_mut(dim)) {
+        let mean = lane_sum(row, |v| v) / dim as f32;
+        let variance = lane_sum(row, |v| (v - mean) * (v - mean)) / dim as f32;
+        let scale = 1.0 / (variance + eps as f32).sqrt();
+        for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
+            *out = (v - mean) * scale * w + b;
+        }
+    }
+    tensor(y, x.dims())
+}
+
+/// The sum of `f` of all values, in lanes that the compiler can keep in one register.
+fn lane_sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let chunks = values.chunks_exact(lanes.len());
+    let rest: f32 = chunks.remainder().iter().map(|v| f(*v)).sum();
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += f(*v);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
 pub(super) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     let (_, heads, head_dim) = x.dims3()?;
     let _span = span(Op::RopeCache, x.dims(), Work::NONE);
@@ -159,6 +195,24 @@ pub(super) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     kernels::silu_mul(isa()?, view(&gate).slice()?, view(&up).slice()?, &mut y)
         .map_err(Error::wrap)?;
     tensor(y, gate.dims())
+}
+
+/// With `(1 + tanh(z)) / 2 = sigmoid(2 z)`, for which there is a kernel.
+pub(super) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
+    const CUBIC: f32 = 0.044_715 * SLOPE;
+    let x = x.contiguous()?;
+    let view = view(&x);
+    let values = view.slice::<f32>()?;
+    let mut y: Vec<f32> = values
+        .iter()
+        .map(|x| x * (SLOPE + CUBIC * x * x))
+        .collect();
+    kernels::sigmoid(isa()?, &mut y);
+    for (y, x) in y.iter_mut().zip(values) {
+        *y *= x;
+    }
+    tensor(y, x.dims())
 }
 
 pub(super) fn attention(
@@ -197,7 +251,17 @@ pub(crate) fn attention_values(
         capacity,
         head_dim,
     };
-    let spec = AttentionSpec {
+    let spec = spec(heads, scale, mask)?;
+    match k.dtype() {
+        DType::F32 => attend::<f32>(q, [k, v], shape, mask.keys, &spec, out),
+        DType::F16 => attend::<f16>(q, [k, v], shape, mask.keys, &spec, out),
+        DType::BF16 => attend::<bf16>(q, [k, v], shape, mask.keys, &spec, out),
+        other => bail!("no kernel for a cache of type {other:?}"),
+    }
+}
+
+fn spec(heads: usize, scale: f64, mask: Mask) -> Result<AttentionSpec> {
+    Ok(AttentionSpec {
         heads,
         scale: scale as f32,
         past: mask.past,
@@ -209,13 +273,72 @@ pub(crate) fn attention_values(
                 None => bail!("a window of 0 keys"),
             },
         },
-    };
-    match k.dtype() {
-        DType::F32 => attend::<f32>(q, [k, v], shape, mask.keys, &spec, out),
-        DType::F16 => attend::<f16>(q, [k, v], shape, mask.keys, &spec, out),
-        DType::BF16 => attend::<bf16>(q, [k, v], shape, mask.keys, &spec, out),
-        other => bail!("no kernel for a cache of type {other:?}"),
+    })
+}
+
+/// The sizes of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) query: usize,
+    pub(crate) kv: usize,
+    pub(crate) dim: usize,
+}
+
+/// Attention inside every span of `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)`, without a
+/// cache; fills `out` like `q`.
+pub(crate) fn span_attention(
+    [q, k, v]: [&[f32]; 3],
+    spans: &[Span],
+    heads: Heads,
+    scale: f64,
+    visibility: Visibility,
+    out: &mut [f32],
+) -> Result<()> {
+    let Heads { query, kv, dim } = heads;
+    let isa = isa()?;
+    for segment in spans {
+        let (start, len, keys) = (segment.start, segment.len, segment.keys);
+        let bytes = 2 * kv * keys * dim * size_of::<f32>();
+        let work = Work::dot(bytes, 2 * len * query * keys * dim, Arithmetic::F32);
+        let _span = span(Op::Attention, &[len, query, dim], work);
+        let shape = KvShape {
+            kv_heads: kv,
+            capacity: len,
+            head_dim: dim,
+        };
+        let own = start * query * dim..(start + len) * query * dim;
+        let new = start * kv * dim..(start + len) * kv * dim;
+        let past = 0;
+        let spec = spec(query, scale, Mask { visibility, past, keys })?;
+        with_scratch(2 * len * kv * dim, |scratch| {
+            // By head, as the kernel wants them.
+            let (by_head_k, by_head_v) = scratch.split_at_mut(len * kv * dim);
+            kernels::append_kv(&k[new.clone()], shape, 0, by_head_k)?;
+            kernels::append_kv(&v[new], shape, 0, by_head_v)?;
+            let kv = KvRef::new(by_head_k, by_head_v, shape, keys)?;
+            kernels::attention(isa, &q[own.clone()], kv, &spec, &mut out[own])
+        })
+        .map_err(Error::wrap)?;
     }
+    Ok(())
+}
+
+/// [`span_attention`] of tensors.
+pub(super) fn packed_attention(
+    [q, k, v]: [&Tensor; 3],
+    spans: &[Span],
+    scale: f64,
+    visibility: Visibility,
+) -> Result<Tensor> {
+    let (_, query, dim) = q.dims3()?;
+    let kv = k.dim(1)?;
+    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let mut y = zeros(q.elem_count());
+    let views = (view(&q), view(&k), view(&v));
+    let values = [views.0.slice()?, views.1.slice()?, views.2.slice()?];
+    let heads = Heads { query, kv, dim };
+    span_attention(values, spans, heads, scale, visibility, &mut y)?;
+    tensor(y, q.dims())
 }
 
 fn attend<T: kernels::Element + WithDType>(
@@ -265,6 +388,49 @@ pub(crate) fn short_conv_values(
     let mut moved = view(state).slice::<f32>()?.to_vec();
     kernels::short_conv(isa()?, bcu, kernel, &mut moved, out).map_err(Error::wrap)?;
     tensor(moved, state.dims())
+}
+
+/// The convolution inside every span of `bcu (tokens, 3 * channels)` from empty states, into
+/// `out (tokens, channels)`.
+pub(crate) fn span_conv(
+    bcu: &[f32],
+    kernel: &ConvKernel,
+    spans: &[Span],
+    window: Window,
+    out: &mut [f32],
+) -> Result<()> {
+    let channels = kernel.channels();
+    let isa = isa()?;
+    let mut state = Vec::new();
+    for segment in spans {
+        let _span = span(Op::ShortConv, &[segment.len, channels], Work::NONE);
+        let bcu = &bcu[segment.start * 3 * channels..][..segment.len * 3 * channels];
+        let out = &mut out[segment.start * channels..][..segment.len * channels];
+        match window {
+            Window::Centred => kernels::short_conv_centred(isa, bcu, kernel, out),
+            Window::Causal => {
+                state.clear();
+                state.resize(kernel.state_len(), 0.0);
+                kernels::short_conv(isa, bcu, kernel, &mut state, out)
+            }
+        }
+        .map_err(Error::wrap)?;
+    }
+    Ok(())
+}
+
+/// [`span_conv`] of a tensor.
+pub(super) fn packed_conv(
+    bcu: &Tensor,
+    kernel: &ConvKernel,
+    spans: &[Span],
+    window: Window,
+) -> Result<Tensor> {
+    let tokens = bcu.dim(0)?;
+    let bcu = bcu.contiguous()?;
+    let mut y = zeros(tokens * kernel.channels());
+    span_conv(view(&bcu).slice()?, kernel, spans, window, &mut y)?;
+    tensor(y, &[tokens, kernel.channels()])
 }
 
 /// One segment seen from both sides.

@@ -24,6 +24,7 @@ use crate::Accuracy;
 use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
+use crate::short_conv::Window;
 
 /// Which keys the queries of one segment see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,14 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     plain::rms_norm(x, weight, eps)
 }
 
+/// `w * (x - mean(x)) / sqrt(var(x) + eps) + b` over the last dimension.
+pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    if fast::fits(&[x, weight, bias]) {
+        return fast::layer_norm(x, weight, bias, eps);
+    }
+    plain::layer_norm(x, weight, bias, eps)
+}
+
 /// Rotates `(tokens, heads, head_dim)` by the table's angles.
 pub(crate) fn rope(x: &Tensor, table: &RopeTable) -> Result<Tensor> {
     if fast::fits(&[x, &table.cos, &table.sin]) {
@@ -77,6 +86,14 @@ pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return learn::silu_mul(gate, up);
     }
     plain::silu_mul(gate, up)
+}
+
+/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`, element by element.
+pub(crate) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if fast::fits(&[x]) {
+        return fast::gelu_tanh(x);
+    }
+    x.gelu()
 }
 
 /// `x + y`, element by element.
@@ -116,14 +133,17 @@ pub(crate) fn append_kv(cache: &Tensor, new: &Tensor, past: usize) -> Result<()>
     cache.slice_set(&new, 1, past)
 }
 
-/// Attention inside every span of `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)` in the
-/// learning form, which takes all spans at once; `None` where it does not apply.
+/// Attention inside every span of `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)`, all spans
+/// at once, in the fast or the learning form; `None` where neither applies.
 pub(crate) fn packed_attention(
     qkv: [&Tensor; 3],
     spans: &[Span],
     scale: f64,
     visibility: Visibility,
 ) -> Option<Result<Tensor>> {
+    if fast::fits(&qkv) {
+        return Some(fast::packed_attention(qkv, spans, scale, visibility));
+    }
     learn::fits(&qkv).then(|| learn::attention(qkv, spans, scale, visibility))
 }
 
@@ -139,6 +159,17 @@ pub(crate) fn packed_short_conv(
 ) -> Option<Result<Tensor>> {
     let tensors: Vec<&Tensor> = [bcu, kernel].into_iter().chain(bias).collect();
     learn::fits(&tensors).then(|| learn::short_conv(bcu, kernel, bias, spans, before))
+}
+
+/// The gated convolution inside every span of `bcu (tokens, 3 * channels)`, from empty states, in its
+/// fast form; `None` where there is none.
+pub(crate) fn packed_short_conv_fast(
+    bcu: &Tensor,
+    kernel: &ConvKernel,
+    spans: &[Span],
+    window: Window,
+) -> Option<Result<Tensor>> {
+    fast::fits(&[bcu]).then(|| fast::packed_conv(bcu, kernel, spans, window))
 }
 
 /// Prepares a convolution kernel `(channels, width)` for the fast form, where there is one.

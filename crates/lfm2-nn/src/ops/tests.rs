@@ -72,6 +72,73 @@ proptest! {
         ).unwrap();
         prop_assert!(error < 2e-5, "{error}");
     }
+
+    #[test]
+    fn attention_inside_segments_hides_filler(
+        lens in prop::collection::vec((1usize..20, 0usize..9), 1..5), (kv, group, half) in (1usize..4, 1usize..4, 1usize..20),
+        visibility in prop_oneof![Just(Visibility::Causal), Just(Visibility::Bidirectional)],
+    ) {
+        let spans = spans(&lens);
+        let tokens = lens.iter().map(|(len, filler)| len + filler).sum();
+        let (q, k, v) = (random(&[tokens, kv * group, 2 * half]), random(&[tokens, kv, 2 * half]), random(&[tokens, kv, 2 * half]));
+        let fast = fast::packed_attention([&q, &k, &v], &spans, 0.3, visibility).unwrap();
+        for span in &spans {
+            let own = |t: &Tensor| t.narrow(0, span.start, span.len).unwrap();
+            let by_head = |t: &Tensor| own(t).transpose(0, 1).unwrap().contiguous().unwrap();
+            let mask = Mask { visibility, past: 0, keys: span.keys };
+            let plain = plain::attention(&own(&q), &by_head(&k), &by_head(&v), 0.3, mask).unwrap();
+            let error = close(&own(&fast), &plain).unwrap();
+            prop_assert!(error < 2e-5, "{error}");
+        }
+    }
+
+    #[test]
+    fn convolution_inside_segments_is_that_of_each_alone(
+        lens in prop::collection::vec((1usize..9, 0usize..3), 1..5), channels in 1usize..20, width in 1usize..6,
+        window in prop_oneof![Just(Window::Causal), Just(Window::Centred)],
+    ) {
+        let spans = spans(&lens);
+        let tokens = lens.iter().map(|(len, filler)| len + filler).sum();
+        let (bcu, kernel, bias) = (random(&[tokens, 3 * channels]), random(&[channels, width]), random(&[channels]));
+        let prepared = fast::conv_kernel(&kernel, Some(&bias)).unwrap();
+        let fast = fast::packed_conv(&bcu, &prepared, &spans, window).unwrap();
+        let before = match window {
+            Window::Causal => width - 1,
+            Window::Centred => width / 2,
+        };
+        for span in &spans {
+            let own = bcu.narrow(0, span.start, span.len).unwrap();
+            let part = |i: usize| own.narrow(1, i * channels, channels).unwrap();
+            // Zeros on both sides, of which the first `len` windows are taken.
+            let gated = (part(0) * part(2)).unwrap().pad_with_zeros(0, before, width).unwrap();
+            let tap = |tap: usize| {
+                let met = gated.narrow(0, tap, span.len).unwrap();
+                met.broadcast_mul(&kernel.narrow(1, tap, 1).unwrap().t().unwrap()).unwrap()
+            };
+            let sum = (1..width).fold(tap(0), |sum, i| (sum + tap(i)).unwrap());
+            let plain = (sum.broadcast_add(&bias).unwrap() * part(1)).unwrap();
+            let found = fast.narrow(0, span.start, span.len).unwrap();
+            let error = close(&found, &plain).unwrap();
+            prop_assert!(error < 2e-5, "{error}");
+        }
+    }
+}
+
+/// Segments of some tokens and some filler each.
+fn spans(lens: &[(usize, usize)]) -> Vec<Span> {
+    let mut start = 0;
+    let span = |(row, &(keys, filler)): (usize, &(usize, usize))| {
+        let len = keys + filler;
+        start += len;
+        Span {
+            row,
+            start: start - len,
+            len,
+            past: 0,
+            keys,
+        }
+    };
+    lens.iter().enumerate().map(span).collect()
 }
 
 #[test]

@@ -40,6 +40,8 @@ struct Attention {
 /// One head of one segment: where its numbers begin in the packed queries and keys.
 struct Head {
     len: usize,
+    /// Tokens that are attended to.
+    keys: usize,
     q: usize,
     kv: usize,
 }
@@ -53,6 +55,7 @@ impl Attention {
             .flat_map(|span| (0..self.heads).map(move |head| (span, head)));
         heads.map(move |(span, head)| Head {
             len: span.len,
+            keys: span.keys,
             q: (span.start * self.heads + head) * self.dim,
             kv: (span.start * self.kv_heads + head / group) * self.dim,
         })
@@ -84,6 +87,7 @@ impl Attention {
                 Visibility::Sliding { window } => ((query + 1).saturating_sub(window), query + 1),
                 Visibility::Bidirectional => (0, len),
             };
+            let (first, end) = (first.min(head.keys), end.min(head.keys));
             let seen = &mut row[first..end];
             seen.iter_mut().for_each(|s| *s *= self.scale);
             kernels::softmax(isa, seen);

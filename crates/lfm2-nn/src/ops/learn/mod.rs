@@ -224,6 +224,8 @@ mod tests {
                 start: start - len,
                 len,
                 past: 0,
+                // Filler at the end of every segment that is long enough.
+                keys: len - len / 5,
             }
         };
         lens.iter().enumerate().map(span).collect()
@@ -249,7 +251,7 @@ mod tests {
                     let mask = crate::ops::Mask {
                         visibility,
                         past: 0,
-                        keys: s.len,
+                        keys: s.keys,
                     };
                     plain::attention(&own(&q)?, &by_head(&k)?, &by_head(&v)?, 0.7, mask)
                 });
