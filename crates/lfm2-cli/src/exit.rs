@@ -90,6 +90,10 @@ fn kind(error: &Error) -> ErrorKind {
             Some(error.kind())
         } else if let Some(error) = cause.downcast_ref::<lfm2::generate::Error>() {
             Some(error.kind())
+        } else if let Some(error) = cause.downcast_ref::<lfm2::retrieval::Error>() {
+            Some(error.kind())
+        } else if let Some(error) = cause.downcast_ref::<lfm2::retrieval::IndexError>() {
+            Some(error.kind())
         } else if let Some(error) = cause.downcast_ref::<lfm2_train::Error>() {
             Some(error.kind())
         } else if cause.is::<Stopped>() {

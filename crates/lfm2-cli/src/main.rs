@@ -33,11 +33,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Batch(args) => commands::batch::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
+        Command::Index(args) => commands::index::run(&args),
+        Command::Search(args) => commands::search::run(&args),
+        Command::Embed(args) => commands::embed::run(&args),
+        Command::Rerank(args) => commands::rerank::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Download(args) => commands::download::run(args),
         Command::Quantize(args) => commands::quantize::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Train(args) => commands::train::run(&args, cli.global.threads),
+        Command::Merge(args) => commands::merge::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
     }
 }

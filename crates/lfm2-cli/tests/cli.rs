@@ -29,6 +29,16 @@ fn help_teaches_with_examples_and_exit_codes() {
         "bench",
         "train",
         "eval recall",
+        "eval perplexity",
+        "eval retrieval",
+        "index",
+        "index build",
+        "index add",
+        "index delete",
+        "index info",
+        "search",
+        "embed",
+        "rerank",
     ] {
         let args: Vec<&str> = name.split(' ').chain(["--help"]).collect();
         let help = run(&args).ok().stdout;

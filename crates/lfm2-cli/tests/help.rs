@@ -8,18 +8,31 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 24] = [
     &[],
     &["generate"],
     &["batch"],
     &["chat"],
+    &["index"],
+    &["index", "build"],
+    &["index", "add"],
+    &["index", "delete"],
+    &["index", "info"],
+    &["search"],
+    &["embed"],
+    &["rerank"],
     &["inspect"],
     &["download"],
     &["quantize"],
     &["bench"],
     &["train"],
+    &["train", "teach"],
+    &["train", "score"],
+    &["merge"],
     &["eval"],
     &["eval", "recall"],
+    &["eval", "perplexity"],
+    &["eval", "retrieval"],
 ];
 
 /// Set `LFM2_UPDATE=1` to write the file anew.

@@ -5,6 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use common::{checkpoint, command, run, text, tiny_run};
@@ -145,4 +146,34 @@ fn cl_02_an_interrupted_training_goes_on_later() {
         .code
             == 2
     );
+}
+
+#[test]
+fn cl_02_an_interrupted_index_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let docs = folder.path().join("docs");
+    std::fs::create_dir(&docs).unwrap();
+    // The note on it says that the work has begun.
+    std::fs::write(docs.join("a.bin"), b"\0").unwrap();
+    for n in 0..80 {
+        std::fs::write(docs.join(format!("b{n}.txt")), format!("text {n}")).unwrap();
+    }
+    let model = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models/lfm2-colbert/tests/golden/two-dense-tiny");
+    let (model, index, docs) = (text(&model), text(&folder.path().join("x")), text(&docs));
+    let args = [
+        "index", "build", &index, &docs, "-m", &model, "-v", "--json",
+    ];
+    let mut child = start(&args);
+    wait_for(child.stderr.as_mut().unwrap());
+    interrupt(&child);
+    let (code, output) = end(child);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(code, 130, "{stderr}");
+    assert!(stderr.contains("goes on from there"), "{stderr}");
+    let rest = run(&args).ok().json();
+    let number = |key: &str| rest[key].as_u64().unwrap();
+    assert_eq!(number("unchanged") + number("new"), 80);
+    assert!(number("new") > 0, "{rest}");
+    assert_eq!(rest["index"]["documents"], 80);
 }

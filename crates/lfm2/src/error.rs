@@ -17,6 +17,9 @@ pub enum Error {
     /// A prompt, template, option or generation failed.
     #[error(transparent)]
     Generate(#[from] lfm2_generate::Error),
+    /// Encoding, indexing or searching texts failed.
+    #[error(transparent)]
+    Retrieval(#[from] lfm2_colbert::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -28,6 +31,7 @@ impl Error {
         match self {
             Self::Hub(error) => error.kind(),
             Self::Generate(error) => error.kind(),
+            Self::Retrieval(error) => error.kind(),
             Self::Candle(_) => ErrorKind::Internal,
         }
     }

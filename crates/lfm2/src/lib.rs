@@ -20,6 +20,8 @@
 //! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
 //! | a model that is always there | `TextModel::embedded`, feature `embedded` | `text` |
+//! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
+//! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
 //! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
 //! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
@@ -28,12 +30,14 @@
 //! The examples are in the folder `examples` of the repository: short programs to copy.
 //!
 //! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
-//! [`nn`] layers, [`text`] the text models, [`generate`] sampling, templates and conversations.
+//! [`nn`] layers, [`text`] the text models, [`generate`] sampling, templates and conversations,
+//! [`retrieval`] vectors of texts and their search.
 
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
 mod options;
+pub mod retrieval;
 mod text_model;
 
 #[cfg(feature = "embedded")]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelArgs, number};
+use super::{ModelArgs, RetrievalArgs, number};
 
 const RECALL: &str = "\
 Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
@@ -13,6 +13,15 @@ says.
 Examples:
   lfm2 eval recall --data data/stories/recall.jsonl.gz
   lfm2 eval recall --data rows.jsonl --model model.gguf --json | tail -n 1";
+
+const PERPLEXITY: &str = "\
+Texts are the blocks between empty lines of a file. What is printed is exp of the mean loss per token,
+and the loss per byte, by which models with different vocabularies can be compared.
+
+Examples:
+  lfm2 eval perplexity --data data/stories/stories-valid.txt.gz
+  lfm2 eval perplexity --data text.txt --model model.gguf
+  lfm2 eval perplexity --data text.txt --model folder --quantize q8_0 --json";
 
 /// Measure how good a model is
 #[derive(Debug, Args)]
@@ -25,6 +34,33 @@ pub(crate) struct EvalArgs {
 pub(crate) enum EvalCommand {
     /// Questions on a text in the prompt
     Recall(RecallArgs),
+    /// How well a text is predicted
+    Perplexity(PerplexityArgs),
+    /// How well a model finds the texts that answer a question
+    Retrieval(RetrievalArgs),
+}
+
+/// How well a text is predicted
+#[derive(Debug, Args)]
+#[command(after_help = PERPLEXITY)]
+pub(crate) struct PerplexityArgs {
+    /// The text: UTF-8, plain or gzip
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Tokens a text is read in at once; longer texts are cut
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "2048",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
+    pub(crate) context: NonZeroUsize,
+    /// Write JSON: one line for the result
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 /// Questions on a text in the prompt

@@ -4,13 +4,19 @@ mod batch;
 mod bench;
 mod chat;
 mod download;
+mod embed;
 mod eval;
+mod eval_retrieval;
 mod generate;
+mod index;
 mod inspect;
+mod merge;
 mod model;
 mod number;
 mod quantize;
+mod rerank;
 mod sampling;
+mod search;
 mod speculation;
 mod train;
 
@@ -22,22 +28,34 @@ pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, TestArgs};
 pub(crate) use chat::ChatArgs;
 pub(crate) use download::DownloadArgs;
-pub(crate) use eval::{EvalArgs, EvalCommand, RecallArgs};
+pub(crate) use embed::EmbedArgs;
+pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
+pub(crate) use eval_retrieval::RetrievalArgs;
 pub(crate) use generate::GenerateArgs;
+pub(crate) use index::{
+    AddArgs, Backend, BackendArgs, BuildArgs, DeleteArgs, IndexArgs, IndexCommand, IndexInfoArgs,
+    ReportArgs,
+};
 pub(crate) use inspect::InspectArgs;
+pub(crate) use merge::{MergeArgs, MergeDtype, MergeMethod, MergeRescale};
 pub(crate) use model::{
     Activations, DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
+    RETRIEVAL_MODEL_VARIABLE,
 };
 pub(crate) use quantize::QuantizeArgs;
+pub(crate) use rerank::RerankArgs;
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use search::SearchArgs;
 pub(crate) use speculation::SpeculationArgs;
-pub(crate) use train::{ResumeMode, TrainArgs};
+pub(crate) use train::{ResumeMode, ScoreArgs, TeachArgs, TrainArgs, TrainCommand, TrainRun};
 
 const EXAMPLES: &str = "\
 Examples:
   lfm2 generate \"Once upon a time\"                         a story by the built-in model
   lfm2 chat                                                a conversation with it
   lfm2 chat --model LiquidAI/LFM2-350M                     ... with a model of the Hub
+  lfm2 index build notes.index ~/notes                     make a folder searchable
+  lfm2 search notes.index \"where did we park?\"            ... and search it
   lfm2 inspect LFM2-350M-Q4_0.gguf                         what is in a file
   lfm2 quantize ./LFM2-350M LFM2-350M-Q4_0.gguf --type q4_0
   lfm2 bench --synthetic lfm2-1.2b --quantization q4_0     speed without a download
@@ -47,9 +65,10 @@ Face Hub: organisation/name, or organisation/name:file.gguf, each with an option
 
 Environment:
   LFM2_MODEL    the model when --model is not given
+  LFM2_RETRIEVAL_MODEL  the same for index, search, embed, rerank and eval retrieval
   LFM2_LOG      the log level when --log is not given
   LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
-  LFM2_HISTORY  the file with the input history of `lfm2 chat`; empty for none
+  LFM2_HISTORY  the file with the input history of chat and search; empty for none
   HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as in other Hub programs
 
 Exit codes:
@@ -115,6 +134,14 @@ pub(crate) enum Command {
     Batch(BatchArgs),
     /// Talk with a model
     Chat(ChatArgs),
+    /// Make texts searchable
+    Index(IndexArgs),
+    /// Find texts that answer a question
+    Search(SearchArgs),
+    /// Turn texts into vectors
+    Embed(EmbedArgs),
+    /// Sort texts by how well they answer a question
+    Rerank(RerankArgs),
     /// Show what a model is made of
     Inspect(InspectArgs),
     /// Fetch a model from the Hub
@@ -125,6 +152,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Train a model
     Train(TrainArgs),
+    /// Make one model out of several
+    Merge(MergeArgs),
     /// Measure how good a model is
     Eval(EvalArgs),
 }

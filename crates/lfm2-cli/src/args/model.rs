@@ -7,6 +7,9 @@ use lfm2::{DType, ModelSource};
 /// The variable with the model where `--model` is not given.
 pub(crate) const MODEL_VARIABLE: &str = "LFM2_MODEL";
 
+/// The variable with the retrieval model where `--model` is not given.
+pub(crate) const RETRIEVAL_MODEL_VARIABLE: &str = "LFM2_RETRIEVAL_MODEL";
+
 /// The variable with the folder for packed weights, or `off`.
 pub(crate) const PACKED_CACHE_VARIABLE: &str = "LFM2_PACKED_CACHE";
 

@@ -4,16 +4,56 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::Result;
-use lfm2_train::{Answerer, RecallOptions, read_recall, recall};
+use lfm2_train::data::DataFile;
+use lfm2_train::{
+    Answerer, PerplexityOptions, RecallOptions, perplexity, read_recall, recall,
+};
 
-use crate::args::{EvalArgs, EvalCommand, RecallArgs};
+use crate::args::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{json_line, open, progress};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match &args.command {
         EvalCommand::Recall(args) => run_recall(args),
+        EvalCommand::Perplexity(args) => run_perplexity(args),
+        EvalCommand::Retrieval(args) => super::eval_retrieval::run(args),
     }
+}
+
+fn run_perplexity(args: &PerplexityArgs) -> Result<()> {
+    let data = DataFile::read(&args.data)?;
+    let interrupt = Interrupt::install()?;
+    let model = open::model(&args.model)?;
+    let mut options = PerplexityOptions::default();
+    options.context = args.context.into();
+    options.batch_tokens = options.batch_tokens.max(options.context);
+    let bar = progress::bar(0, "tokens");
+    let report = perplexity(
+        model.network(),
+        model.tokenizer(),
+        &data,
+        options,
+        &interrupt.watch(),
+        |done, total, loss| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("perplexity {:.3}", loss.exp()));
+        },
+    )?;
+    bar.finish_and_clear();
+    if args.json {
+        return json_line(&report);
+    }
+    writeln!(
+        io::stdout(),
+        "perplexity {:.4}, {:.4} bits per byte ({} tokens in {} texts)",
+        report.perplexity,
+        report.bits_per_byte,
+        report.tokens,
+        report.documents
+    )?;
+    Ok(())
 }
 
 fn run_recall(args: &RecallArgs) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Text from stdin, which may be anything.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use anyhow::{Context, Result};
 use lfm2::hub::{Error, Limits};
@@ -26,6 +26,50 @@ pub(crate) fn read_text(reader: impl Read, what: &str) -> Result<String> {
         .into());
     }
     utf8(bytes, what)
+}
+
+/// Lines of text that are not blank, each no longer than a tokenizer would take.
+#[derive(Debug)]
+pub(crate) struct TextLines<R> {
+    reader: R,
+    name: String,
+    number: usize,
+}
+
+impl<R: BufRead> TextLines<R> {
+    /// Reads from `reader`, which messages call `name`.
+    pub(crate) fn new(reader: R, name: impl Into<String>) -> Self {
+        Self {
+            reader,
+            name: name.into(),
+            number: 0,
+        }
+    }
+
+    /// The next line without its end, and its number, from 1.
+    pub(crate) fn read(&mut self) -> Result<Option<(usize, String)>> {
+        let limit = Limits::default().encode_bytes as u64;
+        loop {
+            let mut bytes = Vec::new();
+            let mut line = self.reader.by_ref().take(limit + 1);
+            let read = line.read_until(b'\n', &mut bytes);
+            let found = read.with_context(|| format!("reading {}", self.name))? as u64;
+            if found == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            let place = format!("{} line {}", self.name, self.number);
+            if found > limit {
+                let what = format!("bytes of {place}");
+                return Err(Error::Limit { what, limit, found }.into());
+            }
+            let mut text = utf8(bytes, &place)?;
+            text.truncate(text.trim_end_matches(['\r', '\n']).len());
+            if !text.trim().is_empty() {
+                return Ok(Some((self.number, text)));
+            }
+        }
+    }
 }
 
 /// The bytes as text.

@@ -3,6 +3,7 @@
 pub(crate) mod format;
 pub(crate) mod input;
 pub(crate) mod interrupt;
+pub(crate) mod lines;
 pub(crate) mod log;
 pub(crate) mod open;
 pub(crate) mod progress;

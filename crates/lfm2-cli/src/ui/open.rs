@@ -2,23 +2,26 @@
 
 use std::env::{self, VarError};
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use lfm2::hub::{self, Network, PackedCache};
 use lfm2::nn::Accuracy;
+use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
 use lfm2::text::LoadOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel};
 
 use super::progress::{self, Downloads};
 use crate::args::{
-    DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE, SpeculationArgs,
+    DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
+    RETRIEVAL_MODEL_VARIABLE, SpeculationArgs,
 };
 use crate::exit::{Doing, invalid};
 
 /// Opens the chosen model, or the built-in one.
 pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
-    let Some(source) = source(args)? else {
+    let Some(source) = source(args, MODEL_VARIABLE)? else {
         let checkpoint = lfm2::embedded_checkpoint()?;
         return Ok(TextModel::from_checkpoint(
             &checkpoint,
@@ -30,16 +33,72 @@ pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
     TextModel::open_with(source.clone(), &options).doing("opening", source)
 }
 
+/// Opens the chosen retrieval model, else the one an index was `made_with`, else the built-in one; and
+/// says where it is, unless it is built in.
+///
+/// What an index says is a wish of whoever made it, so no connection is opened for that.
+pub(crate) fn retrieval_model(
+    args: &ModelArgs,
+    made_with: Option<&str>,
+) -> Result<(RetrievalModel, Option<String>)> {
+    let chosen = source(args, RETRIEVAL_MODEL_VARIABLE)?;
+    let offline = args.offline || chosen.is_none();
+    let found = match (chosen, made_with) {
+        (Some(source), _) => Some(source),
+        (None, Some(text)) => Some(text.parse().doing("opening", text)?),
+        (None, None) => None,
+    };
+    let Some(source) = found else {
+        return Ok((built_in_retrieval_model(args.device)?, None));
+    };
+    let mut options = OpenOptions::default().with_files(files(offline));
+    options.load = load(args.device)?;
+    let model = retrieval::open_with(source.clone(), &options).doing("opening", &source)?;
+    Ok((model, Some(lasting(&source))))
+}
+
+fn built_in_retrieval_model(_: DeviceArgs) -> Result<RetrievalModel> {
+    Err(invalid(format!(
+        "there is no built-in retrieval model: give one with --model or {RETRIEVAL_MODEL_VARIABLE}"
+    )))
+}
+
+/// Opens a library; when it is another model's, says whose.
+pub(crate) fn library(folder: &Path, card: &LibraryCard, model: RetrievalModel) -> Result<Library> {
+    let origin = model.origin().to_owned();
+    Library::open(folder, model).map_err(|error| {
+        let Error::Index(IndexError::OtherModel { .. }) = error else {
+            return error.into();
+        };
+        let maker = card.model.as_deref().unwrap_or("the built-in model");
+        invalid(format!(
+            "{}: the index was made with {maker}, not with {origin}; use that one, or build the index again with --force",
+            folder.display()
+        ))
+    })
+}
+
+/// A source as text that means the same in every folder.
+fn lasting(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Dir(path) | ModelSource::Gguf(path) => {
+            let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
+            whole.to_string_lossy().into_owned()
+        }
+        ModelSource::Hub { .. } | ModelSource::HubGguf { .. } => source.to_string(),
+    }
+}
+
 /// The model that was asked for: by the option, else by the variable.
-fn source(args: &ModelArgs) -> Result<Option<ModelSource>> {
+fn source(args: &ModelArgs, variable: &str) -> Result<Option<ModelSource>> {
     if args.model.is_some() {
         return Ok(args.model.clone());
     }
-    match env::var(MODEL_VARIABLE) {
+    match env::var(variable) {
         Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => text.parse().map(Some).context(MODEL_VARIABLE),
+        Ok(text) => text.parse().map(Some).context(variable.to_owned()),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(invalid(format!("{MODEL_VARIABLE} is not utf-8"))),
+        Err(VarError::NotUnicode(_)) => Err(invalid(format!("{variable} is not utf-8"))),
     }
 }
 
@@ -118,7 +177,6 @@ fn missing(feature: &str, cause: &impl std::fmt::Display) -> lfm2::hub::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn the_flag_and_the_variable_say_where_packed_weights_are_kept() {

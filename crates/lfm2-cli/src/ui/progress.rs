@@ -14,6 +14,12 @@ pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
     ProgressBar::new(total).with_style(style(&template))
 }
 
+/// A bar over bytes that are read, with a message behind it.
+pub(crate) fn bytes(total: u64) -> ProgressBar {
+    let template = "{bar:30} {binary_bytes}/{binary_total_bytes}, {eta} left  {wide_msg}";
+    ProgressBar::new(total).with_style(style(template))
+}
+
 /// After which time of loading people want to know how long it takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 

@@ -52,6 +52,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lfm2"));
     for name in [
         "LFM2_MODEL",
+        "LFM2_RETRIEVAL_MODEL",
         "LFM2_LOG",
         "LFM2_HISTORY",
         "HF_TOKEN",

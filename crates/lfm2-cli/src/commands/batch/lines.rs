@@ -1,17 +1,17 @@
 //! The prompts of `lfm2 batch`: lines of JSON that anybody may have written.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lfm2::Message;
-use lfm2::hub::{Error, Limits};
+use lfm2::hub::Error;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::exit::invalid;
-use crate::ui::input::utf8;
+use crate::ui::input::TextLines;
 
 /// One line that is not empty.
 #[derive(Debug)]
@@ -48,30 +48,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
     parse(BufReader::new(file), &name)
 }
 
-fn parse(mut reader: impl BufRead, name: &str) -> Result<Vec<Line>> {
-    let limit = Limits::default().encode_bytes as u64;
+fn parse(reader: impl BufRead, name: &str) -> Result<Vec<Line>> {
+    let mut reader = TextLines::new(reader, name);
     let mut lines = Vec::new();
-    let mut number = 0;
-    loop {
-        let mut bytes = Vec::new();
-        let read = reader
-            .by_ref()
-            .take(limit + 1)
-            .read_until(b'\n', &mut bytes);
-        let found = read.with_context(|| format!("reading {name}"))? as u64;
-        if found == 0 {
-            return Ok(lines);
-        }
-        number += 1;
+    while let Some((number, text)) = reader.read()? {
         let place = format!("{name} line {number}");
-        if found > limit {
-            let what = format!("bytes of {place}");
-            return Err(Error::Limit { what, limit, found }.into());
-        }
-        let text = utf8(bytes, &place)?;
-        if text.trim().is_empty() {
-            continue;
-        }
         let raw: Raw =
             serde_json::from_str(&text).map_err(|error| invalid(format!("{place}: {error}")))?;
         let work = match (raw.prompt, raw.messages) {
@@ -92,6 +73,7 @@ fn parse(mut reader: impl BufRead, name: &str) -> Result<Vec<Line>> {
             work,
         });
     }
+    Ok(lines)
 }
 
 #[cfg(test)]

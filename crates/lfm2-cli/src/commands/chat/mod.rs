@@ -1,6 +1,5 @@
 //! `lfm2 chat`: reads lines, answers them, obeys commands that begin with a slash.
 
-mod lines;
 mod session;
 mod slash;
 
@@ -12,8 +11,8 @@ use lfm2::generate::{Error as GenerateError, Turns, recommended};
 use crate::args::ChatArgs;
 use crate::exit::{Stopped, one_line};
 use crate::ui::interrupt::Interrupt;
+use crate::ui::lines::{History, Line, Lines};
 use crate::ui::{open, screen};
-use lines::{Line, Lines};
 use session::Session;
 use slash::Slash;
 
@@ -27,7 +26,7 @@ enum Next {
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let model = open::model_with_draft(&args.model, &args.speculation)?;
-    let mut lines = Lines::open()?;
+    let mut lines = Lines::open(History::Chat)?;
     if lines.is_terminal() {
         eprintln!("{}: /help lists the commands, Ctrl-D ends.", model.origin());
         if recommended(model.origin()).is_some_and(|preset| preset.turns == Turns::Single) {

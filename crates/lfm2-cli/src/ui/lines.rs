@@ -1,4 +1,4 @@
-//! Where a conversation's lines come from: a line editor, or a pipe.
+//! Where lines that a person writes come from: a line editor, or a pipe.
 
 use std::env;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -13,34 +13,53 @@ use crate::ui::input::utf8;
 
 const HISTORY_LINES: usize = 1000;
 
+/// Which lines are remembered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum History {
+    /// What was said to models.
+    Chat,
+    /// What was searched for.
+    Search,
+}
+
+impl History {
+    /// The name of its file.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Chat => "chat-history",
+            Self::Search => "search-history",
+        }
+    }
+}
+
 /// What came next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Text(String),
     /// Ctrl-C at an empty prompt, once.
     Interrupted,
     End,
 }
 
-pub(super) enum Lines {
+pub(crate) enum Lines {
     Terminal(Box<Terminal>),
     Pipe(Box<dyn BufRead>),
 }
 
 impl Lines {
-    pub(super) fn open() -> Result<Self> {
+    pub(crate) fn open(history: History) -> Result<Self> {
         if io::stdin().is_terminal() {
-            return Ok(Self::Terminal(Box::new(Terminal::open()?)));
+            return Ok(Self::Terminal(Box::new(Terminal::open(history)?)));
         }
         Ok(Self::Pipe(Box::new(io::stdin().lock())))
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal(_))
     }
 
     /// The next line that is not empty.
-    pub(super) fn next(&mut self) -> Result<Line> {
+    pub(crate) fn next(&mut self) -> Result<Line> {
         loop {
             let line = match self {
                 Self::Terminal(terminal) => terminal.read()?,
@@ -54,7 +73,7 @@ impl Lines {
     }
 
     /// Keeps the history.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         if let Self::Terminal(terminal) = self {
             terminal.save_history();
         }
@@ -89,7 +108,7 @@ fn read_line(reader: &mut dyn BufRead) -> Result<Line> {
 }
 
 /// A line editor with a history.
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     editor: DefaultEditor,
     history: Option<PathBuf>,
     /// Whether the last key was Ctrl-C.
@@ -97,10 +116,10 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    fn open() -> Result<Self> {
+    fn open(history: History) -> Result<Self> {
         let config = Config::builder().max_history_size(HISTORY_LINES)?.build();
         let mut editor = DefaultEditor::with_config(config)?;
-        let history = history_file(|name| env::var_os(name).map(PathBuf::from));
+        let history = history_file(history, |name| env::var_os(name).map(PathBuf::from));
         if let Some(path) = &history {
             // The first conversation has no history.
             let _ = editor.load_history(path);
@@ -153,7 +172,7 @@ impl Terminal {
 }
 
 /// `LFM2_HISTORY`, else a file in the user's folder for such things.
-fn history_file(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+fn history_file(history: History, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     if let Some(path) = variable("LFM2_HISTORY") {
         return Some(path).filter(|path| !path.as_os_str().is_empty());
     }
@@ -165,7 +184,7 @@ fn history_file(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
                 .join(".local/state"),
         )
     };
-    Some(state.or_else(home)?.join("lfm2/chat-history"))
+    Some(state.or_else(home)?.join("lfm2").join(history.file()))
 }
 
 #[cfg(test)]
@@ -212,7 +231,7 @@ mod tests {
     #[test]
     fn the_history_is_where_it_should_be() {
         let file = |set: &'static [(&str, &str)]| {
-            history_file(move |name| {
+            history_file(History::Chat, move |name| {
                 set.iter()
                     .find(|(key, _)| *key == name)
                     .map(|(_, value)| PathBuf::from(value))
