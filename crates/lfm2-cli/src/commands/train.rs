@@ -6,10 +6,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use lfm2_train::{Resume, StepReport, TrainEvent, TrainOptions, TrainProgress, Trainer};
+use lfm2::hub::{Overwrite, write_atomic};
+use lfm2_train::{
+    AnyRun, Resume, StepReport, TeachOptions, TrainEvent, TrainOptions, TrainProgress,
+};
 
-use crate::args::{ResumeMode, TrainArgs};
-use crate::exit::Doing;
+use crate::args::{ResumeMode, ScoreArgs, TeachArgs, TrainArgs, TrainCommand, TrainRun};
+use crate::exit::{Doing, invalid};
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{format, progress};
 
@@ -17,27 +20,85 @@ use crate::ui::{format, progress};
 const LINE_EVERY: u64 = 50;
 
 pub(crate) fn run(args: &TrainArgs, threads: Option<NonZeroUsize>) -> Result<()> {
-    let options = TrainOptions::read(&args.config)?;
-    let base = args.config.parent().unwrap_or(Path::new("."));
+    let threads = threads.map_or(0, usize::from);
+    match (&args.command, &args.run) {
+        (Some(TrainCommand::Teach(args)), _) => teach(args, threads),
+        (Some(TrainCommand::Score(args)), _) => score(args, threads),
+        (None, Some(args)) => train(args, threads),
+        (None, None) => Err(invalid("give --config and --out")),
+    }
+}
+
+fn train(args: &TrainRun, threads: usize) -> Result<()> {
     let resume = match args.resume {
         ResumeMode::Continue => Resume::Continue,
         ResumeMode::Force => Resume::Force,
         ResumeMode::Never => Resume::Never,
     };
     let interrupt = Interrupt::install()?;
-    let threads = threads.map_or(0, usize::from);
     eprintln!("preparing data");
-    let mut trainer = Trainer::open(options, base, &args.out, resume, threads)
+    let mut run = AnyRun::open(&args.config, &args.out, resume, threads)
         .doing("opening the run in", args.out.display())?;
     let display = Display {
         bar: progress::bar(0, "steps"),
         is_terminal: io::stderr().is_terminal(),
     };
-    trainer.train(&display, &interrupt.watch())?;
+    run.train(&display, &interrupt.watch())?;
     display.bar.finish_and_clear();
     let checkpoint = args.out.join("checkpoint");
-    trainer.export(&checkpoint)?;
+    run.export(&checkpoint)?;
     writeln!(io::stdout(), "{}", checkpoint.display())?;
+    Ok(())
+}
+
+fn teach(args: &TeachArgs, threads: usize) -> Result<()> {
+    let options = TrainOptions::read(&args.config)?;
+    let base = args.config.parent().unwrap_or(Path::new("."));
+    let name = args.teacher.file_name().unwrap_or(args.teacher.as_os_str());
+    let settings = TeachOptions::new(name.to_string_lossy()).with_k(args.k);
+    let interrupt = Interrupt::install()?;
+    let bar = progress::bar(0, "tokens");
+    lfm2_train::teach(
+        &options,
+        base,
+        (&args.teacher, &args.out),
+        &settings,
+        (threads, &interrupt.watch()),
+        &mut |done, of| {
+            bar.set_length(of);
+            bar.set_position(done);
+        },
+    )
+    .doing("asking the teacher", args.teacher.display())?;
+    bar.finish_and_clear();
+    writeln!(io::stdout(), "{}", args.out.display())?;
+    Ok(())
+}
+
+fn score(args: &ScoreArgs, threads: usize) -> Result<()> {
+    let options = TrainOptions::read(&args.config)?;
+    let base = args.config.parent().unwrap_or(Path::new("."));
+    let interrupt = Interrupt::install()?;
+    let bar = progress::bar(0, "documents");
+    let scores = lfm2_train::score(
+        &options,
+        base,
+        args.source,
+        &args.models,
+        (threads, &interrupt.watch()),
+        &mut |done, of| {
+            bar.set_length(of);
+            bar.set_position(done);
+        },
+    )
+    .doing("scoring the data of", args.config.display())?;
+    bar.finish_and_clear();
+    let text = serde_json::to_string(&scores)? + "\n";
+    write_atomic(&args.out, Overwrite::Replace, |file| {
+        file.write_all(text.as_bytes())
+            .map_err(|e| lfm2::hub::Error::io(&args.out, e))
+    })?;
+    writeln!(io::stdout(), "{}", args.out.display())?;
     Ok(())
 }
 
@@ -95,10 +156,14 @@ impl TrainProgress for Display {
             TrainEvent::Validation(reports) => {
                 for report in *reports {
                     let (step, source) = (report.step, &report.source);
-                    self.line(&format!(
-                        "step {step}: {source}: loss {:.4}, perplexity {:.3}",
-                        report.loss, report.perplexity
-                    ));
+                    let mut text = format!("step {step}: {source}: loss {:.4}", report.loss);
+                    if let Some(perplexity) = report.perplexity {
+                        text += &format!(", perplexity {perplexity:.3}");
+                    }
+                    for (name, value) in &report.figures {
+                        text += &format!(", {name} {value:.4}");
+                    }
+                    self.line(&text);
                 }
             }
             _ => {}
