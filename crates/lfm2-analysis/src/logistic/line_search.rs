@@ -8,8 +8,8 @@ const CURVATURE: f64 = 0.9;
 /// Relative width at which the interval counts as a point.
 const WIDTH: f64 = 0.1;
 const LONGEST: f64 = 1e10;
-/// Relative size of the errors of a value.
-const ROUNDING: f64 = 16.0 * f64::EPSILON;
+/// Relative size of the errors of a value, which is a sum over thousands of rows.
+const ROUNDING: f64 = 1e-12;
 
 /// A place along the line: how far, the value and the slope there.
 #[derive(Debug, Clone, Copy)]

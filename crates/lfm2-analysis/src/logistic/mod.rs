@@ -124,9 +124,13 @@ impl Objective for Loss<'_> {
         let mut loss = 0.0;
         let mut off = 0.0;
         for (row, label) in self.rows.iter_mut().zip(&self.design.labels) {
-            let (softplus, chance) = softplus_and_chance(*row);
-            loss += softplus - label * *row;
-            *row = chance - label;
+            // By the margin of the right side: differences of nearly equal numbers would leave
+            // nothing of rows that are told for certain.
+            let is_second = *label > 0.5;
+            let against = if is_second { -*row } else { *row };
+            let (cost, wrong) = softplus_and_chance(against);
+            loss += cost;
+            *row = if is_second { -wrong } else { wrong };
             off += *row;
         }
         gradient[0] = self.scale * off;

@@ -17,7 +17,7 @@ h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.4rem;bo
 h3{font-size:1rem;margin:1.6rem 0 .2rem}.where{opacity:.75;margin-top:0}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left}th{font-weight:600;vertical-align:bottom}
+th:first-child,td:first-child{text-align:left}td{white-space:nowrap}th{font-weight:600;vertical-align:bottom}
 .wide{overflow-x:auto}.pair{display:flex;flex-wrap:wrap;gap:1rem}.pair svg{max-width:100%;height:auto}
 .heat svg{width:100%;height:auto}.cell{color:#111}.cell.dark{color:#fff}
 code,pre{background:var(--soft);border-radius:4px;padding:.1rem .3rem;font-size:.85rem;white-space:pre-wrap}

@@ -12,7 +12,8 @@ const READABLE: f64 = 0.9;
 const SILENT: f64 = 0.2;
 
 pub(super) fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    // A space that does not break.
+    format!("{:.1}\u{a0}%", 100.0 * share)
 }
 
 /// The most important findings, one sentence or two each.

@@ -178,14 +178,12 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     let bottom = 24.0 + bars.len() as f64 * row;
     let length = width - left - 46.0;
     let mut out = open(width, bottom + 6.0, title);
-    let mut x = left;
-    for (name, fill) in PARTS {
+    for ((name, fill), x) in PARTS.into_iter().zip([left, left + 124.0, left + 268.0]) {
         let _ = writeln!(
             out,
             "<rect x=\"{x:.1}\" y=\"4\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
         );
         text(&mut out, x + 14.0, 13.0, "start", name);
-        x += 125.0;
     }
     for (at, bar) in bars.iter().enumerate() {
         let top = 24.0 + at as f64 * row;
@@ -223,70 +221,100 @@ pub(super) struct Curve<'a> {
 /// Levels that a curve is compared with, by name.
 pub(super) type Level<'a> = (&'a str, f64);
 
-const LINES: [&str; 6] = [
-    "#3b6fb6", "#e0913a", "#4f9d69", "#b5476b", "#7a5ab0", "#6d6d6d",
+const LINES: [&str; 10] = [
+    "#3b6fb6", "#e0913a", "#4f9d69", "#b5476b", "#7a5ab0", "#6d6d6d", "#2aa3a3", "#a06a3a",
+    "#c23b3b", "#8a9a2e",
 ];
 
-/// Accuracies over counts: the curves and some levels.
-pub(super) fn curves(
-    title: &str,
-    below: &str,
-    curves: &[Curve<'_>],
-    levels: &[Level<'_>],
-) -> String {
-    let (left, width, height, bottom) = (44.0, 440.0, 250.0, 206.0);
-    let mut out = open(
-        width,
-        height + 16.0 * curves.len().saturating_sub(1) as f64,
-        title,
-    );
-    let most = curves
-        .iter()
-        .map(|curve| curve.values.len())
-        .max()
-        .unwrap_or(0);
-    let values = curves
-        .iter()
-        .flat_map(|curve| curve.values)
-        .chain(levels.iter().map(|(_, value)| value));
-    let least =
-        (values.fold(0.5f64, |least, value| least.min(*value)) * 10.0 - 0.01).floor() / 10.0;
-    let y = |value: f64| bottom - (value - least) / (1.0 - least) * (bottom - 12.0);
-    let step = (width - left - 20.0) / most.saturating_sub(1).max(1) as f64;
-    let x = |at: usize| left + at as f64 * step;
-    let mut mark = 1.0;
-    while mark > least - 0.01 {
-        line(
-            &mut out,
-            (left, y(mark)),
-            (width - 12.0, y(mark)),
-            "stroke-opacity=\"0.15\"",
-        );
+/// Where accuracies over whole numbers from 1 are drawn.
+struct Plane {
+    least: f64,
+    step: f64,
+}
+
+impl Plane {
+    const LEFT: f64 = 44.0;
+    const RIGHT: f64 = 428.0;
+    const TOP: f64 = 12.0;
+    const BOTTOM: f64 = 206.0;
+
+    /// Room for all curves and levels up to 1.
+    fn new(curves: &[Curve<'_>], levels: &[Level<'_>]) -> Self {
+        let values = curves.iter().flat_map(|curve| curve.values);
+        let values = values.chain(levels.iter().map(|(_, value)| value));
+        let least = values.fold(0.5f64, |least, value| least.min(*value));
+        Self {
+            least: (least * 10.0 - 0.01).floor() / 10.0,
+            step: (Self::RIGHT - Self::LEFT) / count(curves).saturating_sub(1).max(1) as f64,
+        }
+    }
+
+    fn x(&self, at: usize) -> f64 {
+        Self::LEFT + at as f64 * self.step
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        Self::BOTTOM - (value - self.least) / (1.0 - self.least) * (Self::BOTTOM - Self::TOP)
+    }
+
+    fn across(&self, out: &mut String, value: f64, style: &str) {
+        let y = self.y(value);
+        line(out, (Self::LEFT, y), (Self::RIGHT, y), style);
+    }
+
+    fn grid(&self, out: &mut String, below: &str, count: usize) {
+        let mut mark = 1.0;
+        while mark > self.least - 0.01 {
+            self.across(out, mark, "stroke-opacity=\"0.15\"");
+            text(
+                out,
+                Self::LEFT - 6.0,
+                self.y(mark) + 4.0,
+                "end",
+                &format!("{mark:.1}"),
+            );
+            mark -= 0.1;
+        }
+        let step = tick_step(count);
+        for tick in (1..=count).filter(|tick| *tick == 1 || tick % step == 0) {
+            text(
+                out,
+                self.x(tick - 1),
+                Self::BOTTOM + 16.0,
+                "middle",
+                &tick.to_string(),
+            );
+        }
         text(
-            &mut out,
-            left - 6.0,
-            y(mark) + 4.0,
-            "end",
-            &format!("{mark:.1}"),
+            out,
+            (Self::LEFT + Self::RIGHT) / 2.0,
+            Self::BOTTOM + 34.0,
+            "middle",
+            below,
         );
-        mark -= 0.1;
     }
-    for (name, value) in levels {
-        line(
-            &mut out,
-            (left, y(*value)),
-            (width - 12.0, y(*value)),
-            "stroke-dasharray=\"4 3\" stroke-opacity=\"0.7\"",
-        );
-        text(&mut out, width - 12.0, y(*value) - 3.0, "end", name);
+
+    /// Dashed lines; the names of the first two stand to the left, above and below, out of each
+    /// other's way.
+    fn levels(&self, out: &mut String, levels: &[Level<'_>]) {
+        for (at, (name, value)) in levels.iter().enumerate() {
+            self.across(
+                out,
+                *value,
+                "stroke-dasharray=\"4 3\" stroke-opacity=\"0.7\"",
+            );
+            let (x, y, anchor) = match at {
+                0 => (Self::LEFT + 4.0, -3.0, "start"),
+                1 => (Self::LEFT + 4.0, 12.0, "start"),
+                _ => (Self::RIGHT, -3.0, "end"),
+            };
+            text(out, x, self.y(*value) + y, anchor, name);
+        }
     }
-    for (curve, stroke) in curves.iter().zip(LINES.iter().cycle()) {
-        let points: Vec<String> = curve
-            .values
-            .iter()
-            .enumerate()
-            .map(|(at, value)| format!("{:.1},{:.1}", x(at), y(*value)))
-            .collect();
+
+    fn curve(&self, out: &mut String, curve: &Curve<'_>, stroke: &str) {
+        let point = |(at, value): (usize, &f64)| format!("{:.1},{:.1}", self.x(at), self.y(*value));
+        let points: Vec<String> = curve.values.iter().enumerate().map(point).collect();
         let _ = writeln!(
             out,
             "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
@@ -296,33 +324,47 @@ pub(super) fn curves(
             let _ = writeln!(
                 out,
                 "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{stroke}\"><title>{}: {value:.4} at {}</title></circle>",
-                x(last),
-                y(*value),
+                self.x(last),
+                self.y(*value),
                 escape(curve.name),
                 last + 1
             );
         }
     }
-    let step = tick_step(most);
-    for tick in (1..=most).filter(|tick| *tick == 1 || tick % step == 0) {
-        text(
-            &mut out,
-            x(tick - 1),
-            bottom + 16.0,
-            "middle",
-            &tick.to_string(),
-        );
+}
+
+/// Places along the longest curve.
+fn count(curves: &[Curve<'_>]) -> usize {
+    curves
+        .iter()
+        .map(|curve| curve.values.len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Accuracies over counts: the curves and some levels.
+pub(super) fn curves(
+    title: &str,
+    below: &str,
+    curves: &[Curve<'_>],
+    levels: &[Level<'_>],
+) -> String {
+    let plane = Plane::new(curves, levels);
+    let names = if curves.len() > 1 {
+        curves.len() as f64 * 16.0
+    } else {
+        0.0
+    };
+    let mut out = open(440.0, Plane::BOTTOM + 44.0 + names, title);
+    plane.grid(&mut out, below, count(curves));
+    plane.levels(&mut out, levels);
+    let coloured = || curves.iter().zip(LINES.iter().cycle());
+    for (curve, stroke) in coloured() {
+        plane.curve(&mut out, curve, stroke);
     }
-    text(
-        &mut out,
-        (left + width) / 2.0,
-        bottom + 34.0,
-        "middle",
-        below,
-    );
     if curves.len() > 1 {
-        for (at, (curve, fill)) in curves.iter().zip(LINES.iter().cycle()).enumerate() {
-            let top = bottom + 42.0 + at as f64 * 16.0;
+        for (at, (curve, fill)) in coloured().enumerate() {
+            let (left, top) = (Plane::LEFT, Plane::BOTTOM + 44.0 + at as f64 * 16.0);
             let _ = writeln!(
                 out,
                 "<rect x=\"{left}\" y=\"{top}\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
