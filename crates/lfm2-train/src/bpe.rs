@@ -61,12 +61,21 @@ pub fn train_tokenizer<'a>(
     texts: impl Iterator<Item = &'a str> + Send,
     vocab_size: usize,
 ) -> Result<Tokenizer> {
+    train(&untrained(), texts, vocab_size)
+}
+
+/// [`train_tokenizer`] for a tokenizer of the form `form`, a `tokenizer.json` without a vocabulary.
+pub(crate) fn train<'a>(
+    form: &Value,
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+) -> Result<Tokenizer> {
     if vocab_size < SMALLEST_VOCABULARY {
         let detail = format!("expected at least {SMALLEST_VOCABULARY}, found {vocab_size}");
         return Err(Error::option("tokenizer.vocab_size", detail));
     }
     let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
-    let mut tokenizer = Trained::from_bytes(untrained().to_string()).map_err(failed)?;
+    let mut tokenizer = Trained::from_bytes(form.to_string()).map_err(failed)?;
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
         .min_frequency(2)
@@ -86,7 +95,7 @@ pub fn train_tokenizer<'a>(
 }
 
 /// The form of a `tokenizer.json` before its vocabulary is known.
-fn untrained() -> Value {
+pub(crate) fn untrained() -> Value {
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
     let bos = json!({"SpecialToken": {"id": SPECIAL_TOKENS[BOS as usize], "type_id": 0}});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});

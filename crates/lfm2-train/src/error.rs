@@ -91,6 +91,9 @@ pub enum Error {
     /// The chat template failed.
     #[error(transparent)]
     Template(#[from] lfm2_generate::Error),
+    /// A retrieval model, or a text for one, failed.
+    #[error(transparent)]
+    Retrieval(#[from] lfm2_colbert::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -113,6 +116,7 @@ impl Error {
             Self::Cancelled { .. } => ErrorKind::Cancelled,
             Self::Hub(e) => e.kind(),
             Self::Template(e) => e.kind(),
+            Self::Retrieval(e) => e.kind(),
         }
     }
 

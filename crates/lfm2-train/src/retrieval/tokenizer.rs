@@ -1,0 +1,93 @@
+//! Training the tokenizer of a small retrieval model.
+//!
+//! A vocabulary of a few thousand tokens has no room for several spellings of a word. So capital
+//! letters become small ones, and a word is the same whether a blank, a bracket or a hyphen stands in
+//! front of it or it begins the text.
+
+use lfm2_hub::{Limits, Tokenizer};
+use serde_json::{Value, json};
+
+use crate::bpe;
+use crate::{Error, Result};
+
+/// What is a word: letters with their marks, up to three digits, or any other character.
+const WORDS: &str = r"[\p{L}\p{M}]+|\p{N}{1,3}|[^\s\p{L}\p{M}\p{N}]";
+
+/// Trains a tokenizer of at most `vocab_size` tokens on `texts`; the last ones are `prefixes`.
+///
+/// # Errors
+/// As [`train_tokenizer`](crate::train_tokenizer).
+pub(crate) fn train<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    prefixes: &[&str],
+) -> Result<Tokenizer> {
+    let mut form = bpe::untrained();
+    form["normalizer"] = json!({"type": "Lowercase"});
+    form["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Removed", "invert": true},
+        {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false},
+    ]});
+    let words = vocab_size.saturating_sub(prefixes.len());
+    let trained = bpe::train(&form, texts, words)?;
+    let unreadable = |e: serde_json::Error| Error::Tokenizer(e.to_string());
+    let mut json: Value = serde_json::from_str(&trained.to_json()?).map_err(unreadable)?;
+    let Some(added) = json["added_tokens"].as_array_mut() else {
+        return Err(Error::Tokenizer("expected a list of added tokens".into()));
+    };
+    added.extend((trained.vocab_size()..).zip(prefixes).map(|(id, text)| {
+        json!({
+            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false,
+        })
+    }));
+    Ok(Tokenizer::from_bytes(json.to_string(), &Limits::default())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lfm2_hub::{Bos, SpecialTokens};
+
+    fn trained() -> Tokenizer {
+        let texts = [
+            "The flow over a wing.",
+            "The flow of heat (flow-rate).",
+            "Flow!",
+        ];
+        train(texts.into_iter(), 400, &["[Q] ", "[D] "]).unwrap()
+    }
+
+    fn ids(text: &str) -> Vec<u32> {
+        let encoded = trained().encode(text, SpecialTokens::Literal, Bos::Omit);
+        encoded.unwrap()
+    }
+
+    #[test]
+    fn a_word_is_one_token_wherever_it_stands() {
+        let flow = ids("flow");
+        assert_eq!(flow.len(), 1);
+        for text in ["Flow", " FLOW ", "\nflow\t"] {
+            assert_eq!(ids(text), flow, "{text:?}");
+        }
+        for text in ["(flow)", "the flow", "flow-flow", "_flow"] {
+            assert!(ids(text).contains(&flow[0]), "{text:?}");
+        }
+        assert_eq!(ids("flow.").len(), 2);
+    }
+
+    #[test]
+    fn prefixes_are_the_last_tokens() {
+        let tokenizer = trained();
+        let size = tokenizer.vocab_size() as u32;
+        assert_eq!(tokenizer.id_of("[Q] "), Some(size - 2));
+        assert_eq!(tokenizer.id_of("[D] "), Some(size - 1));
+        assert!(!tokenizer.is_special(size - 1) && size <= 400);
+    }
+
+    #[test]
+    fn every_text_has_tokens() {
+        assert!(ids("naïve 東京 1234567 ½ \u{301}").len() >= 10);
+        assert!(ids(" \n ").is_empty());
+    }
+}
