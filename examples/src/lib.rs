@@ -6,5 +6,8 @@
 //! | `chat` | a conversation that is streamed |
 //! | `batch` | several texts written together |
 //! | `tools` | a model that calls a function of the program |
+//! | `semantic_search` | files that are searched by meaning |
+//! | `rerank` | candidates found by words, sorted by meaning |
+//! | `tool_selection` | the few tools that a question is about |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

@@ -64,3 +64,8 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/quickstart.md")]
 pub struct Quickstart;
+
+/// The examples of the page on retrieval, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/retrieval.md")]
+pub struct Retrieval;

@@ -9,10 +9,11 @@ const K1: f32 = 1.2;
 const B: f32 = 0.75;
 
 /// Words that say nothing about what a text is about.
-const STOP_WORDS: [&str; 33] = [
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it",
-    "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these",
-    "they", "this", "to", "was", "will", "with",
+const STOP_WORDS: [&str; 52] = [
+    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "did", "do", "does",
+    "for", "from", "had", "has", "have", "how", "if", "in", "into", "is", "it", "its", "no", "not",
+    "of", "on", "or", "such", "than", "that", "the", "their", "then", "there", "these", "they",
+    "this", "to", "was", "were", "what", "when", "where", "which", "who", "why", "will", "with",
 ];
 
 /// An index of words over texts, which are known by their place in the order of insertion.

@@ -1,0 +1,42 @@
+//! Searches files by meaning: `cargo run --release -p lfm2-examples --features download --example
+//! semantic_search -- LiquidAI/LFM2-ColBERT-350M docs "how do I make a model smaller?"`.
+//!
+//! The index stays in the folder `search.index`; the next run encodes only what has changed.
+
+#![allow(clippy::print_stdout, reason = "examples talk to their user")]
+
+use std::path::Path;
+
+use anyhow::Context;
+use lfm2::retrieval::{self, Library, LibraryCard, LibraryOptions, SearchOptions};
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let usage = "expected a model, a folder and a question";
+    let model = retrieval::open(args.next().context(usage)?)?;
+    let folder = args.next().context(usage)?;
+    let question = args.next().context(usage)?;
+
+    let index = Path::new("search.index");
+    let mut library = match LibraryCard::exists(index) {
+        true => Library::open(index, model)?,
+        false => Library::create(index, model, &LibraryOptions::default())?,
+    };
+    let added = library.add_files(&[folder])?;
+    println!(
+        "{} new, {} changed, {} unchanged documents",
+        added.new, added.changed, added.unchanged
+    );
+
+    for answer in library.search(&question, &SearchOptions::top(3))? {
+        println!(
+            "\n{:.3}  {}, line {}  {}",
+            answer.score,
+            answer.document,
+            answer.line.unwrap_or(1),
+            answer.heading
+        );
+        println!("{}", answer.text);
+    }
+    Ok(())
+}
