@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, ensure};
 use lfm2_analysis::{
-    LogP, Null, PairedEmbeddings, Selection, Sides, Solver, Split, benjamini_hochberg, edi,
-    minus_ln_p, mutual_information, wilcoxon,
+    LogP, Null, PairedEmbeddings, Property, Selection, Sides, Solver, Split, Study, StudyOptions,
+    benjamini_hochberg, edi, minus_ln_p, mutual_information, wilcoxon,
 };
+use serde_json::Value;
 use support::{Case, ensure_close, for_any_case, for_every_case};
 
 /// The embeddings of a case, and what every test of it needs.
@@ -471,6 +473,95 @@ fn the_librarys_elimination_and_accuracies_are_followed() -> Result<()> {
             &case.f64s("incremental_accuracy")?,
             one_row,
             0.0,
-        )
+        )?;
+
+        let rows = |pairs: &str| -> Result<Vec<usize>> {
+            let first = case.indices(pairs)?;
+            let count = embedded.pairs()?.pairs();
+            Ok(first
+                .iter()
+                .copied()
+                .chain(first.iter().map(|pair| pair + count))
+                .collect())
+        };
+        let split = Split::from_rows(
+            "case",
+            embedded.pairs()?.pairs(),
+            rows("pair_train")?,
+            rows("pair_test")?,
+        )?;
+        let sides = Sides::new(&embedded.pairs()?, &split, Solver::Library)?;
+        let one_row = 1.01 / split.test().len() as f64;
+        for (key, dims) in [
+            ("pair_split_baseline", &all[..]),
+            ("pair_split_low_edi", &low[..]),
+            ("pair_split_top10", &order[..10.min(order.len())]),
+        ] {
+            ensure_close(
+                key,
+                &[sides.accuracy_of(dims)?],
+                &[case.number(key)?],
+                one_row,
+                0.0,
+            )?;
+        }
+        Ok(())
     })
+}
+
+/// The run over all ten published sets with all-MiniLM-L6-v2: `LFM2_MINILM=DIR` names the folder that
+/// `scripts/bench/ldsp_minilm.py` writes, `LFM2_GOLDEN` where the table lies.
+#[test]
+fn the_table_of_minilm_comes_out_again() -> Result<()> {
+    let (Some(folder), Some(golden)) = (
+        std::env::var_os("LFM2_MINILM"),
+        std::env::var_os("LFM2_GOLDEN"),
+    ) else {
+        println!("left out: LFM2_MINILM and LFM2_GOLDEN name no folders");
+        return Ok(());
+    };
+    let table = std::fs::read(Path::new(&golden).join("ldsp/minilm_full_table.json"))?;
+    let table: Vec<Value> = serde_json::from_slice(&table)?;
+    for row in &table {
+        let name = row["property"].as_str().unwrap_or_default();
+        let case = Case::open(&Path::new(&folder).join(format!("{name}.json")))?;
+        let embedded = Embedded::open(&case)?;
+        let pairs = embedded.pairs()?;
+        let split = Split::from_rows(
+            name,
+            pairs.pairs(),
+            case.indices("train_index")?,
+            case.indices("test_index")?,
+        )?;
+        let property = Property::new(pairs).split(split);
+        let study = Study::run(
+            &[property],
+            &StudyOptions::published(),
+            &(),
+            &AtomicBool::new(false),
+        )?;
+        let found = &study.properties[0];
+        let expect = |key: &str, found: f64, by: f64| -> Result<()> {
+            ensure_close(
+                &format!("{name}: {key}"),
+                &[found],
+                &[row[key].as_f64().unwrap_or(f64::NAN)],
+                by,
+                0.0,
+            )
+        };
+        expect("baseline_accuracy", found.evaluation.baseline, 0.01)?;
+        expect("low_edi_accuracy", found.evaluation.low, 0.01)?;
+        expect("rfe_accuracy", found.evaluation.eliminated, 0.01)?;
+        expect(
+            "accuracy_there",
+            found.evaluation.climb.last().copied().unwrap_or(f64::NAN),
+            0.01,
+        )?;
+        expect("bh_significant_005", found.significant as f64, 0.0)?;
+        expect("top_edi", found.scores.edi[found.order[0]], 0.01)?;
+        expect("top_dimension", found.order[0] as f64, 0.0)?;
+    }
+    println!("{} properties", table.len());
+    Ok(())
 }

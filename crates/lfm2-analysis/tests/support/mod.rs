@@ -16,7 +16,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         Ok(Self {
             name: path.display().to_string(),
             settings: serde_json::from_slice(&std::fs::read(path)?)?,
