@@ -12,6 +12,21 @@
 //! | pairs of sentences without a file | [`generate`](generate()) |
 //! | one part alone | [`wilcoxon`](wilcoxon()), [`benjamini_hochberg`], [`mutual_information`], [`Sides`], [`edi`](edi()) |
 //! | tables, pictures and a page to read | [`Study::write`] |
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use lfm2_analysis::{PairedEmbeddings, Property, Study, StudyOptions};
+//!
+//! // Thirty pairs in two dimensions: only the second one tells the sides apart.
+//! let first: Vec<f32> = (0..30).flat_map(|pair| [(pair % 7) as f32, 0.1 * (pair % 5) as f32]).collect();
+//! let second: Vec<f32> = (0..30).flat_map(|pair| [(pair % 3) as f32, 1.0 + 0.1 * (pair % 4) as f32]).collect();
+//! let property = Property::new(PairedEmbeddings::new("tense", &first, &second, 2)?);
+//! let study = Study::run(&[property], &StudyOptions::default(), &(), &AtomicBool::new(false))?;
+//! assert_eq!(study.properties[0].order, [1, 0]);
+//! assert_eq!(study.properties[0].evaluation.baseline, 1.0);
+//! # Ok::<(), lfm2_analysis::Error>(())
+//! ```
 
 mod adjust;
 mod edi;
@@ -45,3 +60,8 @@ pub use study::{
     Select, Selection, Study, StudyEvent, StudyOptions, StudyProgress,
 };
 pub use wilcoxon::{Null, SignedRank, wilcoxon};
+
+/// The example of the page on analysis, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/analysis.md")]
+pub struct Analysis;
