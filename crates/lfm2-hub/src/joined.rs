@@ -123,16 +123,27 @@ mod tests {
             ("2_Dense".to_owned(), source("linear.weight", 3.0)),
         ];
         let joined = Joined::new(parts);
-        let names = ["norm.weight", "1_Dense.linear.weight", "2_Dense.linear.weight"];
+        let names = [
+            "norm.weight",
+            "1_Dense.linear.weight",
+            "2_Dense.linear.weight",
+        ];
         assert_eq!(joined.names(), names);
         for (name, expected) in names.iter().zip([1.0, 2.0, 3.0]) {
             assert_eq!(value(&joined, name).unwrap(), expected);
             assert_eq!(joined.info(name).unwrap().shape, [1]);
             assert!(joined.blocks(name).unwrap().is_none());
         }
-        for name in ["linear.weight", "1_Denselinear.weight", "3_Dense.linear.weight"] {
+        for name in [
+            "linear.weight",
+            "1_Denselinear.weight",
+            "3_Dense.linear.weight",
+        ] {
             assert!(joined.info(name).is_none(), "{name}");
-            assert!(matches!(value(&joined, name), Err(Error::MissingTensor { .. })));
+            assert!(matches!(
+                value(&joined, name),
+                Err(Error::MissingTensor { .. })
+            ));
         }
     }
 

@@ -208,11 +208,17 @@ fn modules_of_an_encoder_are_fetched_into_their_folders() {
     let checkpoint = open("org/name", &options.network(Network::Offline)).unwrap();
     let dense = checkpoint.info().json("2_Dense/config.json").unwrap();
     assert_eq!(dense.unwrap()["bias"], false);
-    assert_eq!(checkpoint.tensors_in("2_Dense").unwrap().names(), ["linear"]);
+    assert_eq!(
+        checkpoint.tensors_in("2_Dense").unwrap().names(),
+        ["linear"]
+    );
     assert_eq!(server.log().len(), before);
     #[cfg(unix)]
     {
-        let snapshot = cache.path().join("models--org--name/snapshots").join(COMMIT);
+        let snapshot = cache
+            .path()
+            .join("models--org--name/snapshots")
+            .join(COMMIT);
         let link = std::fs::read_link(snapshot.join("2_Dense/model.safetensors")).unwrap();
         assert!(link.starts_with("../../../blobs"), "{}", link.display());
     }

@@ -287,8 +287,14 @@ fn a_checkpoint_can_be_in_memory() {
         chat_template: Some("{{ messages }}".into()),
         more: [
             ("1_Dense/config.json".into(), br#"{"bias": true}"#.into()),
-            ("1_Dense/model.safetensors".into(), valid(&["linear"]).into()),
-            ("tokenizer_config.json".into(), br#"{"eos_token": "<e>"}"#.into()),
+            (
+                "1_Dense/model.safetensors".into(),
+                valid(&["linear"]).into(),
+            ),
+            (
+                "tokenizer_config.json".into(),
+                br#"{"eos_token": "<e>"}"#.into(),
+            ),
         ]
         .into(),
     };
@@ -305,9 +311,15 @@ fn a_checkpoint_can_be_in_memory() {
     let dense = checkpoint.info().json("1_Dense/config.json").unwrap();
     assert_eq!(dense.unwrap()["bias"], true);
     assert_eq!(checkpoint.info().json("modules.json").unwrap(), None);
-    assert_eq!(checkpoint.tensors_in("1_Dense").unwrap().names(), ["linear"]);
+    assert_eq!(
+        checkpoint.tensors_in("1_Dense").unwrap().names(),
+        ["linear"]
+    );
     let error = checkpoint.tensors_in("2_Dense").err().unwrap();
-    assert!(error.to_string().contains("2_Dense/model.safetensors"), "{error}");
+    assert!(
+        error.to_string().contains("2_Dense/model.safetensors"),
+        "{error}"
+    );
     assert_eq!(checkpoint.tokenizer_config().unwrap()["eos_token"], "<e>");
     let broken = MemoryFiles {
         weights: b"short".as_slice().into(),
@@ -355,11 +367,20 @@ fn parts_in_folders_of_a_checkpoint_are_found_and_no_others() {
     std::fs::write(outer.path().join("secret.json"), "{}").unwrap();
     let checkpoint = open(&folder).unwrap();
     let info = checkpoint.info();
-    assert_eq!(info.json("1_Dense/config.json").unwrap().unwrap()["bias"], false);
+    assert_eq!(
+        info.json("1_Dense/config.json").unwrap().unwrap()["bias"],
+        false
+    );
     assert_eq!(info.json("2_Dense/config.json").unwrap(), None);
     assert_eq!(checkpoint.tensors_in("1_Dense").unwrap().names(), ["w"]);
     assert!(checkpoint.tensors_in("2_Dense").is_err());
-    for name in ["../secret.json", "1_Dense/../../secret.json", "a/b/c", "/etc/passwd", ""] {
+    for name in [
+        "../secret.json",
+        "1_Dense/../../secret.json",
+        "a/b/c",
+        "/etc/passwd",
+        "",
+    ] {
         let error = info.json(name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{name}: {error}");
     }

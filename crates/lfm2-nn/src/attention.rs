@@ -204,7 +204,14 @@ impl Attention {
                     kv: kv_heads,
                     dim: head_dim,
                 };
-                return fast::span_attention([&*q, &*k, &*v], &spans, heads, self.scale(), visibility, mixed);
+                return fast::span_attention(
+                    [&*q, &*k, &*v],
+                    &spans,
+                    heads,
+                    self.scale(),
+                    visibility,
+                    mixed,
+                );
             }
             let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
             for span in &spans {

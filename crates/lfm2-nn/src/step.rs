@@ -279,8 +279,7 @@ mod tests {
 
     #[test]
     fn filler_leaves_a_token_in_every_segment() {
-        let step =
-            |filler: Vec<usize>| Step::rows(&[3, 2]).with_filler(filler, FillerStates::Zero);
+        let step = |filler: Vec<usize>| Step::rows(&[3, 2]).with_filler(filler, FillerStates::Zero);
         let good = step(vec![2, 0]);
         assert!(good.validate(2).is_ok() && good.zeroes_filler());
         assert_eq!((good.keys(0), good.keys(1)), (1, 2));

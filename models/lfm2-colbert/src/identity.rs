@@ -37,11 +37,7 @@ impl ModelId {
         let sight = if config.bidirectional { "both" } else { "back" };
         let facts = format!(
             "{kind}\n{config}\n{} {} {} {} {} {sight}\n",
-            config.vocab_size,
-            config.hidden_size,
-            config.heads,
-            config.kv_heads,
-            config.conv_width,
+            config.vocab_size, config.hidden_size, config.heads, config.kv_heads, config.conv_width,
         );
         hash.update(facts);
         let mut names = tensors.names();
@@ -63,7 +59,9 @@ impl ModelId {
             }
         }
         let digest = hash.finalize();
-        Ok(Self(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self(
+            digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ))
     }
 }
 

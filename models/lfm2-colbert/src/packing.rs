@@ -2,8 +2,8 @@
 
 use lfm2_nn::{DType, Device, FillerStates, Step, Tensor};
 
-use crate::reader::TokenInput;
 use crate::Result;
+use crate::reader::TokenInput;
 
 /// The ids of texts one after another, and where each begins and ends. Texts without ids are left out.
 pub(crate) fn packed(

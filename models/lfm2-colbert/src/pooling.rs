@@ -11,7 +11,9 @@ pub const PROTECTED: usize = 1;
 /// As [`pool`].
 pub fn pool_documents(documents: &[TokenVectors], factor: usize) -> Result<Vec<TokenVectors>> {
     let pooled = documents.iter();
-    pooled.map(|document| pool(document, factor, PROTECTED)).collect()
+    pooled
+        .map(|document| pool(document, factor, PROTECTED))
+        .collect()
 }
 
 /// Keeps the first `protected` vectors; clusters the other `n` by Ward's method over `1 - cosine` into
@@ -30,7 +32,9 @@ pub fn pool(document: &TokenVectors, factor: usize, protected: usize) -> Result<
         return Ok(document.clone());
     }
     if document.as_slice().iter().any(|value| !value.is_finite()) {
-        return Err(crate::Error::input("a vector that is not finite cannot be pooled"));
+        return Err(crate::Error::input(
+            "a vector that is not finite cannot be pooled",
+        ));
     }
     let rows: Vec<&[f32]> = document.iter().skip(protected).collect();
     let labels = cut(&ward(&rows), n, groups);
@@ -43,7 +47,9 @@ pub fn pool(document: &TokenVectors, factor: usize, protected: usize) -> Result<
         let mut sum = vec![0.0; dim];
         let mut count = 0u32;
         for row in members {
-            sum.iter_mut().zip(rows[row]).for_each(|(sum, value)| *sum += value);
+            sum.iter_mut()
+                .zip(rows[row])
+                .for_each(|(sum, value)| *sum += value);
             count += 1;
         }
         values.extend(sum.iter().map(|sum| sum / count as f32));
@@ -92,7 +98,11 @@ fn ward(rows: &[&[f32]]) -> Vec<Merge> {
         }
         chain.truncate(chain.len() - 2);
         let (a, b) = (x.min(y), x.max(y));
-        merges.push(Merge { a, b, height: least });
+        merges.push(Merge {
+            a,
+            b,
+            height: least,
+        });
         let (sa, sb) = (size[a], size[b]);
         size[a] = 0.0;
         size[b] = sa + sb;
@@ -167,7 +177,10 @@ mod tests {
         let document = document(&[[1., 1.], [1., 0.], [0., 1.], [1., 0.1], [0.1, 1.]]);
         let pooled = pool(&document, 2, 1).unwrap();
         assert_eq!(pooled.rows(), 3);
-        assert_eq!((pooled.ids(), pooled.positions()), (&[10, 11, 12][..], &[0, 1, 2][..]));
+        assert_eq!(
+            (pooled.ids(), pooled.positions()),
+            (&[10, 11, 12][..], &[0, 1, 2][..])
+        );
         assert_eq!(pooled.row(0), document.row(0));
         let mean = |a: usize, b: usize| -> Vec<f32> {
             let (a, b) = (document.row(a).unwrap(), document.row(b).unwrap());
@@ -213,9 +226,8 @@ mod tests {
         for _ in 1..n {
             let pairs = (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b)));
             let alive = pairs.filter(|&(a, b)| size[a] > 0.0 && size[b] > 0.0);
-            let nearest = alive.min_by(|x, y| {
-                distance[x.0 * n + x.1].total_cmp(&distance[y.0 * n + y.1])
-            });
+            let nearest =
+                alive.min_by(|x, y| distance[x.0 * n + x.1].total_cmp(&distance[y.0 * n + y.1]));
             let (a, b) = nearest.unwrap();
             let least = distance[a * n + b];
             heights.push(least);

@@ -33,12 +33,12 @@ impl RetrievalModel {
     pub fn from_checkpoint(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
         let modules = Modules::read(checkpoint)?;
         Ok(match modules.pooling {
-            None => Self::LateInteraction(ColbertModel::with_modules(
-                checkpoint, &modules, options,
-            )?),
-            Some(_) => Self::SingleVector(EmbeddingModel::with_modules(
-                checkpoint, &modules, options,
-            )?),
+            None => {
+                Self::LateInteraction(ColbertModel::with_modules(checkpoint, &modules, options)?)
+            }
+            Some(_) => {
+                Self::SingleVector(EmbeddingModel::with_modules(checkpoint, &modules, options)?)
+            }
         })
     }
 

@@ -162,7 +162,11 @@ impl RetrievalSettings {
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         let sides = [
             ("query_length", self.query_length, &self.query_prefix),
-            ("document_length", self.document_length, &self.document_prefix),
+            (
+                "document_length",
+                self.document_length,
+                &self.document_prefix,
+            ),
         ];
         for (key, length, prefix) in sides {
             let least = 1 + usize::from(!prefix.is_empty());
@@ -346,8 +350,13 @@ mod tests {
         assert_eq!(changed.unwrap().expansion, Expansion::Attended);
         let changed = of(true, false).with_json(&json!({"do_query_expansion": false}));
         assert_eq!(changed.unwrap().expansion, Expansion::Off);
-        let kept = of(true, true).with_json(&json!({"query_length": 12})).unwrap();
-        assert_eq!((kept.expansion, kept.query_length), (Expansion::Attended, 12));
+        let kept = of(true, true)
+            .with_json(&json!({"query_length": 12}))
+            .unwrap();
+        assert_eq!(
+            (kept.expansion, kept.query_length),
+            (Expansion::Attended, 12)
+        );
     }
 
     #[test]
@@ -381,6 +390,9 @@ mod tests {
     fn changes_of_unknown_keys_are_refused() {
         let error = RetrievalSettings::default().with_json(&json!({"query_len": 3}));
         let text = error.unwrap_err().to_string();
-        assert!(text.contains("query_len") && text.contains("query_length"), "{text}");
+        assert!(
+            text.contains("query_len") && text.contains("query_length"),
+            "{text}"
+        );
     }
 }

@@ -113,12 +113,19 @@ mod tests {
         assert_eq!(vectors.row(1), Some(&[3., 4.][..]));
         assert_eq!(vectors.row(2), None);
         assert_eq!(vectors.iter().len(), 2);
-        assert_eq!((vectors.ids(), vectors.positions()), (&[7, 9][..], &[0, 1][..]));
+        assert_eq!(
+            (vectors.ids(), vectors.positions()),
+            (&[7, 9][..], &[0, 1][..])
+        );
     }
 
     #[test]
     fn no_rows_are_no_error_and_wrong_sizes_are() {
-        assert!(TokenVectors::new(Vec::new(), 8, Vec::new()).unwrap().is_empty());
+        assert!(
+            TokenVectors::new(Vec::new(), 8, Vec::new())
+                .unwrap()
+                .is_empty()
+        );
         assert!(TokenVectors::new(vec![0.; 3], 2, vec![1, 2]).is_err());
         assert!(TokenVectors::new(Vec::new(), 0, Vec::new()).is_err());
     }

@@ -35,24 +35,42 @@ fn a_trunk_may_be_nested_and_only_once() {
             ..bare.clone()
         };
         let found = nested.model().encode_query("some words").unwrap();
-        assert!(difference(found.as_slice(), expected.as_slice()) < 1e-6, "{prefix}");
+        assert!(
+            difference(found.as_slice(), expected.as_slice()) < 1e-6,
+            "{prefix}"
+        );
     }
     let mut both = bare.tensors();
-    both.extend(Recipe { prefix: "lfm2.", ..bare.clone() }.tensors());
+    both.extend(
+        Recipe {
+            prefix: "lfm2.",
+            ..bare.clone()
+        }
+        .tensors(),
+    );
     let mut files = bare.files();
     files.weights = safetensors(&both).into();
     let (kind, text) = refusal(files);
     assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(text.contains("lfm2.embed_tokens.weight") && text.contains("two backbones"), "{text}");
+    assert!(
+        text.contains("lfm2.embed_tokens.weight") && text.contains("two backbones"),
+        "{text}"
+    );
 }
 
 #[test]
 fn layers_that_are_not_known_are_refused_with_file_and_key() {
     let cases = [
-        (json!({"activation_function": "torch.nn.modules.activation.ReLU"}), "activation_function"),
+        (
+            json!({"activation_function": "torch.nn.modules.activation.ReLU"}),
+            "activation_function",
+        ),
         (json!({"activation_function": null}), "activation_function"),
         (json!({"use_residual": true}), "use_residual"),
-        (json!({"module_input_name": "sentence_embedding"}), "module_input_name"),
+        (
+            json!({"module_input_name": "sentence_embedding"}),
+            "module_input_name",
+        ),
         (json!({"in_features": 31}), "in_features"),
         (json!({"in_features": null}), "in_features"),
         (json!({"out_features": 0}), "out_features"),
@@ -64,7 +82,10 @@ fn layers_that_are_not_known_are_refused_with_file_and_key() {
         change(&mut files, DENSE, &changes);
         let (kind, text) = refusal(files);
         assert!(text.contains(key) && text.contains("1_Dense"), "{text}");
-        assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidModel), "{kind:?}");
+        assert!(
+            matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidModel),
+            "{kind:?}"
+        );
     }
 }
 
@@ -79,7 +100,10 @@ fn tensors_that_contradict_a_layer_are_named() {
     let mut missing = files();
     missing.more.remove("1_Dense/model.safetensors");
     let (kind, text) = refusal(missing);
-    assert!(kind == ErrorKind::NotFound && text.contains("1_Dense/model.safetensors"), "{text}");
+    assert!(
+        kind == ErrorKind::NotFound && text.contains("1_Dense/model.safetensors"),
+        "{text}"
+    );
     let mut missing = files();
     missing.more.remove(DENSE);
     assert!(refusal(missing).1.contains(DENSE));
@@ -105,7 +129,10 @@ fn modules_of_newer_savers_and_layers_in_a_row() {
         ("linear.weight".to_owned(), tensor(64, &[4, 16])),
         ("linear.bias".to_owned(), tensor(4, &[4])),
     ]);
-    files.more.insert("2_Dense/model.safetensors".into(), safetensors(&tensors).into());
+    files.more.insert(
+        "2_Dense/model.safetensors".into(),
+        safetensors(&tensors).into(),
+    );
     let options = LoadOptions::default().strict();
     let model = ColbertModel::from_checkpoint(&checkpoint(files), &options).unwrap();
     assert_eq!(model.dim(), 4);
@@ -114,7 +141,8 @@ fn modules_of_newer_savers_and_layers_in_a_row() {
 
 #[test]
 fn lists_of_modules_that_mean_something_else_are_refused() {
-    let transformer = json!({"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"});
+    let transformer =
+        json!({"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"});
     let module = |path: &str, kind: &str| json!({"idx": 1, "path": path, "type": kind});
     let cases = [
         json!({}),
@@ -123,7 +151,10 @@ fn lists_of_modules_that_mean_something_else_are_refused() {
         json!([module("", "x.Transformer"), {"idx": 2, "type": "x.Dense"}]),
         json!([module("0_Transformer", "x.Transformer")]),
         json!([module("", "x.CLIPModel")]),
-        json!([transformer, module("1_LSTM", "sentence_transformers.models.LSTM")]),
+        json!([
+            transformer,
+            module("1_LSTM", "sentence_transformers.models.LSTM")
+        ]),
         json!([transformer, module("../1_Dense", "x.Dense")]),
         json!([transformer, module("a/b", "x.Dense")]),
     ];
@@ -131,12 +162,21 @@ fn lists_of_modules_that_mean_something_else_are_refused() {
         let mut files = files();
         put(&mut files, "modules.json", &modules);
         let (kind, text) = refusal(files);
-        assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::InvalidModel | ErrorKind::NotFound), "{text}");
+        assert!(
+            matches!(
+                kind,
+                ErrorKind::Unsupported | ErrorKind::InvalidModel | ErrorKind::NotFound
+            ),
+            "{text}"
+        );
     }
     let mut missing = files();
     missing.more.remove("modules.json");
     let (kind, text) = refusal(missing);
-    assert!(kind == ErrorKind::NotFound && text.contains("modules.json"), "{text}");
+    assert!(
+        kind == ErrorKind::NotFound && text.contains("modules.json"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -145,7 +185,13 @@ fn settings_come_from_their_file_and_may_be_absent() {
     let changes = json!({"query_length": 7, "document_length": null, "skiplist_words": ["a"]});
     change(&mut changed, SETTINGS, &changes);
     let model = open(changed).unwrap();
-    assert_eq!((model.settings().query_length, model.settings().document_length), (7, 180));
+    assert_eq!(
+        (
+            model.settings().query_length,
+            model.settings().document_length
+        ),
+        (7, 180)
+    );
     assert_eq!(model.encode_query("x").unwrap().rows(), 7);
     assert_eq!(model.encode_documents(&["axa"]).unwrap()[0].rows(), 3);
     let mut absent = files();
@@ -159,7 +205,11 @@ fn settings_come_from_their_file_and_may_be_absent() {
 #[test]
 fn capitals_become_small_where_a_model_says_so() {
     let mut files = files();
-    put(&mut files, "sentence_bert_config.json", &json!({"max_seq_length": 39, "do_lower_case": true}));
+    put(
+        &mut files,
+        "sentence_bert_config.json",
+        &json!({"max_seq_length": 39, "do_lower_case": true}),
+    );
     let model = open(files).unwrap();
     assert_eq!(model.settings().letters, Letters::Lower);
     let [big, small] = ["AB C", "ab c"].map(|text| model.encode_query(text).unwrap());
@@ -189,11 +239,20 @@ fn queries_are_filled_with_mask_else_end_else_padding() {
     let named = json!({"mask_token": "!", "eos_token": {"content": "<e>"}, "pad_token": "#"});
     assert_eq!(filler(json!({}), Some(named), None).unwrap(), id("!"));
     let end = json!({"mask_token": null, "eos_token": {"content": "<e>"}, "pad_token": "#"});
-    assert_eq!(filler(json!({}), Some(end.clone()), None).unwrap(), id("<e>"));
+    assert_eq!(
+        filler(json!({}), Some(end.clone()), None).unwrap(),
+        id("<e>")
+    );
     let mask = json!({"mask_token": {"content": "%"}});
     assert_eq!(filler(json!({}), Some(end), Some(mask)).unwrap(), id("%"));
-    assert_eq!(filler(json!({"eos_token_id": [5, 1]}), None, None).unwrap(), Some(5));
-    assert_eq!(filler(json!({"pad_token_id": 4}), None, None).unwrap(), Some(4));
+    assert_eq!(
+        filler(json!({"eos_token_id": [5, 1]}), None, None).unwrap(),
+        Some(5)
+    );
+    assert_eq!(
+        filler(json!({"pad_token_id": 4}), None, None).unwrap(),
+        Some(4)
+    );
     assert!(filler(json!({}), None, None).is_err());
     let unknown = filler(json!({}), Some(json!({"mask_token": "<m>"})), None).unwrap_err();
     assert!(unknown.to_string().contains("mask_token"), "{unknown}");
@@ -207,7 +266,10 @@ fn cf_06_a_tokenizer_with_more_tokens_than_rows_is_refused() {
     let mut files = recipe.files();
     files.config = config.to_string().into_bytes().into();
     let (kind, text) = refusal(files);
-    assert!(kind == ErrorKind::InvalidModel && text.contains("tokenizer.json"), "{text}");
+    assert!(
+        kind == ErrorKind::InvalidModel && text.contains("tokenizer.json"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -233,9 +295,14 @@ fn single(recipe: &Recipe, pooling: &Value) -> MemoryFiles {
     ]);
     put(&mut files, "modules.json", &modules);
     put(&mut files, "1_Pooling/config.json", pooling);
-    let settings = json!({"prompts": {"query": "q: ", "document": "d: "}, "similarity_fn_name": "cosine"});
+    let settings =
+        json!({"prompts": {"query": "q: ", "document": "d: "}, "similarity_fn_name": "cosine"});
     put(&mut files, SETTINGS, &settings);
-    put(&mut files, "sentence_bert_config.json", &json!({"max_seq_length": 20}));
+    put(
+        &mut files,
+        "sentence_bert_config.json",
+        &json!({"max_seq_length": 20}),
+    );
     files
 }
 
@@ -246,14 +313,23 @@ fn open_single(files: MemoryFiles) -> lfm2_colbert::Result<EmbeddingModel> {
 #[test]
 fn one_vector_per_text_is_the_state_of_its_beginning() {
     let recipe = Recipe::new(Sight::Both, 3);
-    let files = single(&recipe, &json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}));
+    let files = single(
+        &recipe,
+        &json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}),
+    );
     let model = open_single(files.clone()).unwrap();
     let long = "y".repeat(99);
     let texts = ["some words", " x ", long.as_str()];
     let found = model.encode_queries(&texts).unwrap();
     let bare = recipe.model();
-    let settings = bare.settings().clone().with_query_prefix("").with_query_length(20);
-    let bare = bare.with_settings(settings.with_expansion(lfm2_colbert::Expansion::Off)).unwrap();
+    let settings = bare
+        .settings()
+        .clone()
+        .with_query_prefix("")
+        .with_query_length(20);
+    let bare = bare
+        .with_settings(settings.with_expansion(lfm2_colbert::Expansion::Off))
+        .unwrap();
     for (text, found) in texts.iter().zip(&found) {
         let input = bare.reader().query(&format!("q: {text}")).unwrap();
         let hidden = bare.trunk_hidden(&[input]).unwrap();
@@ -266,7 +342,8 @@ fn one_vector_per_text_is_the_state_of_its_beginning() {
 
     let either = RetrievalModel::from_checkpoint(&checkpoint(files), &LoadOptions::default());
     assert!(matches!(either.unwrap(), RetrievalModel::SingleVector(_)));
-    let late = RetrievalModel::from_checkpoint(&checkpoint(recipe.files()), &LoadOptions::default());
+    let late =
+        RetrievalModel::from_checkpoint(&checkpoint(recipe.files()), &LoadOptions::default());
     assert!(matches!(late.unwrap(), RetrievalModel::LateInteraction(_)));
 }
 
@@ -275,10 +352,15 @@ fn a_module_that_normalises_gives_vectors_of_length_one() {
     let recipe = Recipe::new(Sight::Both, 3);
     let mut files = single(&recipe, &json!({"pooling_mode": "cls"}));
     let mut modules: Value = serde_json::from_slice(&files.more["modules.json"]).unwrap();
-    let normalise = json!({"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"});
+    let normalise =
+        json!({"idx": 2, "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"});
     modules.as_array_mut().unwrap().push(normalise);
     put(&mut files, "modules.json", &modules);
-    let vector = open_single(files).unwrap().encode_queries(&["x"]).unwrap().remove(0);
+    let vector = open_single(files)
+        .unwrap()
+        .encode_queries(&["x"])
+        .unwrap()
+        .remove(0);
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() < 1e-5);
 }

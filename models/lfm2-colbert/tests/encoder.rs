@@ -77,7 +77,11 @@ fn only_the_second_generation_sees_what_follows() {
                 let documents = model.encode_documents(&[text]).unwrap();
                 documents[0].row(3).unwrap().to_vec()
             });
-            assert_eq!(difference(&short, &long) > 1e-3, sees, "{sight:?} {layers:?}");
+            assert_eq!(
+                difference(&short, &long) > 1e-3,
+                sees,
+                "{sight:?} {layers:?}"
+            );
         }
     }
 }
@@ -90,7 +94,12 @@ fn hidden_filler_changes_no_word_of_a_causal_model() {
         model.clone().with_settings(settings).unwrap()
     };
     let off = model.settings().clone().with_expansion(Expansion::Off);
-    let bare = model.clone().with_settings(off).unwrap().encode_query("ab c").unwrap();
+    let bare = model
+        .clone()
+        .with_settings(off)
+        .unwrap()
+        .encode_query("ab c")
+        .unwrap();
     let flow = with(FillerStates::Flow).encode_query("ab c").unwrap();
     let zero = with(FillerStates::Zero).encode_query("ab c").unwrap();
     let words = bare.as_slice().len();
@@ -127,19 +136,29 @@ fn cb_01_no_texts_and_texts_without_vectors() {
     let model = Recipe::new(Sight::Both, 3).model();
     assert!(model.encode_queries::<&str>(&[]).unwrap().is_empty());
     assert!(model.encode_documents::<&str>(&[]).unwrap().is_empty());
-    assert_eq!(model.stream(Vec::<String>::new(), EncodeOptions::default()).count(), 0);
+    assert_eq!(
+        model
+            .stream(Vec::<String>::new(), EncodeOptions::default())
+            .count(),
+        0
+    );
     let everything = ["<s>", "[D] ", "!"].map(str::to_owned).to_vec();
     let settings = model.settings().clone().with_skiplist_words(everything);
     let model = model.with_settings(settings).unwrap();
     let vectors = model.encode_documents(&["!!", "", "a!"]).unwrap();
-    assert_eq!(vectors.iter().map(TokenVectors::rows).collect::<Vec<_>>(), [0, 0, 1]);
+    assert_eq!(
+        vectors.iter().map(TokenVectors::rows).collect::<Vec<_>>(),
+        [0, 0, 1]
+    );
     assert_eq!(vectors[0].dim(), 16);
 }
 
 #[test]
 fn cb_01_long_texts_are_cut_and_say_so() {
     let model = Recipe::new(Sight::Both, 3).model();
-    let vectors = model.encode_documents(&["x".repeat(500).as_str(), "x"]).unwrap();
+    let vectors = model
+        .encode_documents(&["x".repeat(500).as_str(), "x"])
+        .unwrap();
     assert_eq!((vectors[0].rows(), vectors[0].is_cut()), (40, true));
     assert_eq!((vectors[1].rows(), vectors[1].is_cut()), (3, false));
     assert!(model.encode_query(&"x".repeat(500)).unwrap().is_cut());
@@ -212,7 +231,10 @@ fn quantised_trunks_stay_near_and_keep_the_models_id() {
 #[test]
 fn half_precision_is_near() {
     let files = Recipe::new(Sight::Both, 3).files();
-    let exact = open(files.clone()).unwrap().encode_documents(&["some words"]).unwrap();
+    let exact = open(files.clone())
+        .unwrap()
+        .encode_documents(&["some words"])
+        .unwrap();
     let options = LoadOptions::default()
         .with_dtype(lfm2_nn::DType::BF16)
         .with_accuracy(Accuracy::Exact);

@@ -26,7 +26,10 @@ fn open(source: &ModelSource) -> Result<Checkpoint> {
 fn write(path: &Path, width: u32) -> Result<()> {
     let checkpoint = open(&ModelSource::Dir(folder()))?;
     let trunk = path.with_extension("trunk");
-    let (tokenizer, tensors) = (std::fs::read(folder().join("tokenizer.json"))?, checkpoint.tensors());
+    let (tokenizer, tensors) = (
+        std::fs::read(folder().join("tokenizer.json"))?,
+        checkpoint.tensors(),
+    );
     let input = QuantizeInput {
         config: checkpoint.config(),
         generation_config: None,
@@ -34,7 +37,12 @@ fn write(path: &Path, width: u32) -> Result<()> {
         chat_template: None,
         tensors: &*tensors,
     };
-    quantize(&input, &trunk, &QuantizeOptions::new(Quantization::F32, "tiny"), |_| {})?;
+    quantize(
+        &input,
+        &trunk,
+        &QuantizeOptions::new(Quantization::F32, "tiny"),
+        |_| {},
+    )?;
 
     let mut file = BufReader::new(File::open(&trunk)?);
     let content = gguf_file::Content::read(&mut file)?;
@@ -52,18 +60,25 @@ fn write(path: &Path, width: u32) -> Result<()> {
         }
     }
     let length = gguf_file::Value::U32(width);
-    let mut metadata: Vec<(&str, &gguf_file::Value)> =
-        content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let mut metadata: Vec<(&str, &gguf_file::Value)> = content
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value))
+        .collect();
     metadata.push(("lfm2.embedding_length_out", &length));
-    let tensors: Vec<(&str, &QTensor)> =
-        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
     let mut file = BufWriter::new(File::create(path)?);
     gguf_file::write(&mut file, &metadata, &tensors)?;
     Ok(())
 }
 
 fn exact() -> LoadOptions {
-    LoadOptions::default().with_accuracy(Accuracy::Exact).strict()
+    LoadOptions::default()
+        .with_accuracy(Accuracy::Exact)
+        .strict()
 }
 
 #[test]
@@ -73,15 +88,27 @@ fn a_gguf_file_gives_the_vectors_of_the_folder() -> Result<()> {
     write(&path, 16)?;
     let checkpoint = open(&ModelSource::Gguf(path))?;
     let model = ColbertModel::from_checkpoint(&checkpoint, &exact())?;
-    ensure!(*model.settings() == RetrievalSettings::default(), "settings");
+    ensure!(
+        *model.settings() == RetrievalSettings::default(),
+        "settings"
+    );
 
     let expected = ColbertModel::from_checkpoint(&open(&ModelSource::Dir(folder()))?, &exact())?;
-    ensure!(model.reader().filler() == expected.reader().filler(), "filler");
+    ensure!(
+        model.reader().filler() == expected.reader().filler(),
+        "filler"
+    );
     let model = model.with_settings(expected.settings().clone())?;
     let texts = ["a question", "Punctuation, too: (yes)!", ""];
     let pairs = [
-        (model.encode_queries(&texts)?, expected.encode_queries(&texts)?),
-        (model.encode_documents(&texts)?, expected.encode_documents(&texts)?),
+        (
+            model.encode_queries(&texts)?,
+            expected.encode_queries(&texts)?,
+        ),
+        (
+            model.encode_documents(&texts)?,
+            expected.encode_documents(&texts)?,
+        ),
     ];
     for (found, expected) in pairs {
         for (found, expected) in found.iter().zip(&expected) {
@@ -106,7 +133,14 @@ fn a_gguf_file_without_linear_layers_has_one_vector_per_text() -> Result<()> {
         anyhow::bail!("not one vector per text");
     };
     ensure!(model.settings().query_prompt == "query: ");
-    ensure!(model.encode_queries(&["x"])?.first().context("no vector")?.len() == model.dim());
+    ensure!(
+        model
+            .encode_queries(&["x"])?
+            .first()
+            .context("no vector")?
+            .len()
+            == model.dim()
+    );
     Ok(())
 }
 
@@ -117,6 +151,9 @@ fn a_width_that_contradicts_the_last_layer_is_refused() -> Result<()> {
     write(&path, 17)?;
     let error = ColbertModel::open(&ModelSource::Gguf(path)).unwrap_err();
     ensure!(error.kind() == ErrorKind::InvalidModel, "{error}");
-    ensure!(error.to_string().contains("embedding_length_out"), "{error}");
+    ensure!(
+        error.to_string().contains("embedding_length_out"),
+        "{error}"
+    );
     Ok(())
 }

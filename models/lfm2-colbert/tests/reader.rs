@@ -31,7 +31,10 @@ fn a_query_has_beginning_prefix_text_and_filler() {
 fn cb_01_queries_are_cut_and_empty_ones_filled() {
     let reader = reader(settings());
     let long = reader.query("abcdefghijk").unwrap();
-    assert_eq!((long.ids().len(), long.attended(), long.is_cut()), (8, 8, true));
+    assert_eq!(
+        (long.ids().len(), long.attended(), long.is_cut()),
+        (8, 8, true)
+    );
     for text in ["", "   ", "\n\t"] {
         let empty = reader.query(text).unwrap();
         assert_eq!((empty.ids().len(), empty.attended()), (8, 2), "{text:?}");
@@ -43,7 +46,10 @@ fn without_expansion_a_query_is_its_text() {
     let with = |expansion| reader(settings().with_expansion(expansion));
     assert_eq!(with(Expansion::Off).query("ab").unwrap().kept(), [0, 1, 2]);
     assert_eq!(with(Expansion::Attended).query("ab").unwrap().attended(), 8);
-    assert_eq!(with(Expansion::Off).query("").unwrap().ids(), [0, id("[Q] ")]);
+    assert_eq!(
+        with(Expansion::Off).query("").unwrap().ids(),
+        [0, id("[Q] ")]
+    );
 }
 
 #[test]
@@ -62,14 +68,20 @@ fn a_prefix_in_the_text_is_that_token_and_the_own_one_is_inserted() {
     let input = reader(settings()).document("[D] a").unwrap();
     assert_eq!(input.ids(), [0, id("[D] "), id("[D] "), id("a")]);
     let kept = reader(settings().with_outer_space(OuterSpace::Keep));
-    assert_eq!(kept.document(" a").unwrap().ids(), [0, id("[D] "), id("Ġ"), id("a")]);
+    assert_eq!(
+        kept.document(" a").unwrap().ids(),
+        [0, id("[D] "), id("Ġ"), id("a")]
+    );
 }
 
 #[test]
 fn settings_that_the_tokenizer_lacks_are_named() {
     let new = |settings, filler| TextReader::new(tokenizer(), settings, filler);
     let error = new(settings().with_query_prefix("[X] "), Some(1)).unwrap_err();
-    assert!(error.to_string().contains("query_prefix \"[X] \""), "{error}");
+    assert!(
+        error.to_string().contains("query_prefix \"[X] \""),
+        "{error}"
+    );
     assert!(new(settings(), None).is_err());
     assert!(new(settings().with_expansion(Expansion::Off), None).is_ok());
     assert!(new(settings().with_document_length(1), Some(1)).is_err());
@@ -96,7 +108,13 @@ fn small_letters_have_no_places_in_the_text() {
     let lower = reader(settings().with_letters(Letters::Lower));
     let input = lower.query("AB").unwrap();
     assert_eq!(input.ids()[2], id("ab"));
-    assert!(lower.places("AB", &input).unwrap().iter().all(Option::is_none));
+    assert!(
+        lower
+            .places("AB", &input)
+            .unwrap()
+            .iter()
+            .all(Option::is_none)
+    );
 }
 
 #[test]
@@ -109,9 +127,13 @@ fn the_beginning_of_a_long_text_gives_the_ids_of_the_whole() {
     ];
     for text in texts {
         let text = text.trim();
-        let whole = tokenizer().encode(text, SpecialTokens::Parse, Bos::Add).unwrap();
+        let whole = tokenizer()
+            .encode(text, SpecialTokens::Parse, Bos::Add)
+            .unwrap();
         for length in [1, 5, 200, 900] {
-            let bare = settings().with_document_prefix("").with_document_length(length);
+            let bare = settings()
+                .with_document_prefix("")
+                .with_document_length(length);
             let input = reader(bare).document(text).unwrap();
             assert_eq!(input.ids(), &whole[..length.min(whole.len())]);
             assert_eq!(input.is_cut(), whole.len() > length);
@@ -122,6 +144,8 @@ fn the_beginning_of_a_long_text_gives_the_ids_of_the_whole() {
 #[test]
 fn tk_03_megabytes_are_read_for_their_beginning_alone() {
     let text = "words and words ".repeat(500_000);
-    let input = reader(settings().with_document_length(512)).document(&text).unwrap();
+    let input = reader(settings().with_document_length(512))
+        .document(&text)
+        .unwrap();
     assert_eq!((input.ids().len(), input.is_cut()), (512, true));
 }

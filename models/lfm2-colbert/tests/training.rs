@@ -20,7 +20,9 @@ struct Variables(HashMap<String, Var>);
 impl Variables {
     fn find(&self, name: &str) -> Result<&Tensor> {
         let found = self.0.get(name).map(Var::as_tensor);
-        found.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
+        found.ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -31,7 +33,10 @@ impl TensorSource for Variables {
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let shape = self.find(name).ok()?.dims().to_vec();
-        Some(TensorInfo { shape, stored: StoredType::Dense(DType::F32) })
+        Some(TensorInfo {
+            shape,
+            stored: StoredType::Dense(DType::F32),
+        })
     }
 
     fn dense(&self, name: &str, dtype: DType, _: &Device) -> Result<Tensor> {
@@ -94,7 +99,10 @@ fn batch(states: FillerStates) -> (Tensor, Step) {
 fn score(network: &ColbertNetwork, states: FillerStates) -> Tensor {
     let (ids, step) = batch(states);
     let vectors = network.forward(&ids, &step).unwrap();
-    let (query, document) = (vectors.narrow(0, 0, 8).unwrap(), vectors.narrow(0, 8, 9).unwrap());
+    let (query, document) = (
+        vectors.narrow(0, 0, 8).unwrap(),
+        vectors.narrow(0, 8, 9).unwrap(),
+    );
     let similarities = query.matmul(&document.t().unwrap()).unwrap();
     similarities.max(1).unwrap().sum_all().unwrap()
 }
@@ -115,7 +123,11 @@ fn every_variable_gets_the_gradient_of_finite_differences() {
                 let length = gradient.iter().map(|x| x * x).sum::<f32>().sqrt();
                 assert!(length > 0.0 && length.is_finite(), "{name}");
                 let step = 2e-3;
-                let along = gradients.get(variable).unwrap().affine(f64::from(step / length), 0.0).unwrap();
+                let along = gradients
+                    .get(variable)
+                    .unwrap()
+                    .affine(f64::from(step / length), 0.0)
+                    .unwrap();
                 let at = |sign: f64| {
                     let moved = (&before + along.affine(sign, 0.0).unwrap()).unwrap();
                     variable.set(&moved).unwrap();
@@ -124,7 +136,10 @@ fn every_variable_gets_the_gradient_of_finite_differences() {
                 let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
                 variable.set(&before).unwrap();
                 let apart = (slope - length).abs() / length.max(0.05);
-                assert!(apart < 0.1, "{sight:?} {kernel} {states:?} {name}: {slope}, {length}");
+                assert!(
+                    apart < 0.1,
+                    "{sight:?} {kernel} {states:?} {name}: {slope}, {length}"
+                );
             }
         }
     }
@@ -138,7 +153,8 @@ fn training_and_inference_give_the_same_vectors() {
         let plain = variables.0.iter();
         let plain = plain.map(|(name, variable)| (name.clone(), variable.as_detached_tensor()));
         let file = support::safetensors(&plain.collect());
-        let source = lfm2_hub::SafetensorsSource::from_bytes("w", file, &Default::default()).unwrap();
+        let source =
+            lfm2_hub::SafetensorsSource::from_bytes("w", file, &Default::default()).unwrap();
         let (config, dense) = parts(&recipe);
         let weights = Weights::new(Arc::new(source), DType::F32, &Device::Cpu);
         let inference = ColbertNetwork::load(config, &dense, &weights).unwrap();

@@ -41,7 +41,12 @@ pub fn fetch_checkpoint(
     parts: Parts,
     options: &OpenOptions,
 ) -> Result<Snapshot> {
-    fetch_parts(&*chosen_fetch(options)?, (id, revision), parts, &options.limits)
+    fetch_parts(
+        &*chosen_fetch(options)?,
+        (id, revision),
+        parts,
+        &options.limits,
+    )
 }
 
 /// [`fetch_checkpoint`] by a way that is chosen already.

@@ -18,7 +18,10 @@ pub fn tokenizer_json() -> String {
     let blanks = ['Ġ', 'Ċ', 'ĉ', 'Ã', '¤'];
     let characters = (b'!'..=b'~').map(char::from).chain(blanks);
     let tokens = SPECIALS.into_iter().map(str::to_owned);
-    for token in tokens.chain(characters.map(String::from)).chain(["ab".to_owned()]) {
+    for token in tokens
+        .chain(characters.map(String::from))
+        .chain(["ab".to_owned()])
+    {
         vocabulary.insert(token, vocabulary.len().into());
     }
     let added = |id: usize, content: &str, special: bool| {
@@ -135,7 +138,9 @@ impl Recipe {
         put(&mut files, "config_sentence_transformers.json", &settings);
         put(&mut files, "1_Dense/config.json", &dense);
         let weight = safetensors(&HashMap::from([("linear.weight".to_owned(), weight)]));
-        files.more.insert("1_Dense/model.safetensors".into(), weight.into());
+        files
+            .more
+            .insert("1_Dense/model.safetensors".into(), weight.into());
         files
     }
 
@@ -145,7 +150,9 @@ impl Recipe {
 }
 
 pub fn put(files: &mut MemoryFiles, name: &'static str, json: &Value) {
-    files.more.insert(name.into(), json.to_string().into_bytes().into());
+    files
+        .more
+        .insert(name.into(), json.to_string().into_bytes().into());
 }
 
 /// One file of `files` with some keys changed; null removes.
@@ -185,7 +192,10 @@ impl Random {
     pub fn next(&mut self) -> f32 {
         let mut sum = 0.0;
         for _ in 0..3 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             sum += (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
         }
         sum
@@ -195,5 +205,8 @@ impl Random {
 /// The largest difference of two lists of numbers of the same length.
 pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
