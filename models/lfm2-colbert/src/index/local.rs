@@ -35,15 +35,17 @@ impl LocalIndex {
         let _lock = WriteLock::acquire(folder)?;
         for entry in std::fs::read_dir(folder).map_err(IndexError::io(folder))? {
             let name = entry.map_err(IndexError::io(folder))?.file_name();
-            if name.to_string_lossy() != super::writer::LOCK_FILE {
-                let what = if name.to_string_lossy() == manifest::FILE {
-                    "there is an index already"
-                } else {
-                    "the folder is not empty"
-                };
-                let folder = folder.display();
-                return Err(IndexError::InvalidInput(format!("{folder}: {what}")));
+            let name = name.to_string_lossy();
+            if name == super::writer::LOCK_FILE || super::writer::is_temporary(&name) {
+                continue;
             }
+            let what = if name == manifest::FILE {
+                "there is an index already"
+            } else {
+                "the folder is not empty"
+            };
+            let folder = folder.display();
+            return Err(IndexError::InvalidInput(format!("{folder}: {what}")));
         }
         Manifest::new(options.model.clone(), options.dim, options.engine).write(folder)?;
         Self::open(folder, &OpenOptions::default())
@@ -140,9 +142,9 @@ impl LocalIndex {
             return self.exact(query, options.k, &places);
         };
         let found = base.search(query, options, selection)?;
-        let mut rest: Vec<_> = selection
-            .places()
-            .filter(|&place| !base.has(place))
+        let others = (0..self.snapshot.segments.len()).filter(|&segment| !base.covers(segment));
+        let mut rest: Vec<_> = others
+            .flat_map(|segment| selection.places_in(segment))
             .collect();
         if found.len() < options.k {
             // There are not enough candidates: look at everything.

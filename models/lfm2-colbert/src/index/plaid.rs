@@ -119,10 +119,10 @@ impl Base {
         positions(&self.entry.segments, segments).is_some_and(|at| at == self.segments)
     }
 
-    /// Whether a document's segment is in here. Documents without vectors are in no cluster all the
+    /// Whether a segment of the index is in here. Documents without vectors are in no cluster all the
     /// same.
-    pub(super) fn has(&self, place: Place) -> bool {
-        self.segments.binary_search(&place.segment).is_ok()
+    pub(super) fn covers(&self, segment: usize) -> bool {
+        self.segments.binary_search(&segment).is_ok()
     }
 
     /// Candidates of a selection with the scores of their compressed vectors, best first: as many as
@@ -137,24 +137,25 @@ impl Base {
             Scores::Stored => options.k.saturating_mul(2).max(MIN_RESCORED),
             Scores::Compressed => options.k,
         };
-        let numbered = self.places.iter().enumerate();
-        let meant = numbered.filter(|(_, place)| selection.has(**place));
-        let meant: Vec<i64> = meant.map(|(number, _)| number as i64).collect();
-        if query.rows() == 0 || meant.len() <= k {
-            let all = meant.iter().filter_map(|&number| self.place(number));
-            return match options.plaid.scores {
-                Scores::Stored => Ok(all.map(|place| (place, 0.0)).collect()),
-                // Too few for this to be worth another way.
-                Scores::Compressed => self.ask(query, options, k, Some(&meant)),
-            };
+        let others = self
+            .places
+            .iter()
+            .filter(|&&place| !selection.has(place))
+            .count();
+        let meant = self.places.len() - others;
+        if query.rows() == 0 || (meant <= k && options.plaid.scores == Scores::Stored) {
+            let meant = self.places.iter().filter(|&&place| selection.has(place));
+            return Ok(meant.map(|&place| (place, 0.0)).collect());
         }
-        let others = self.places.len() - meant.len();
         if options.filter.is_none() || others <= k {
             let mut found = self.ask(query, options, k + others, None)?;
             found.retain(|(place, _)| selection.has(*place));
             found.truncate(k);
             return Ok(found);
         }
+        let numbered = self.places.iter().enumerate();
+        let meant = numbered.filter(|(_, place)| selection.has(**place));
+        let meant: Vec<i64> = meant.map(|(number, _)| number as i64).collect();
         self.ask(query, options, k, Some(&meant))
     }
 
@@ -229,7 +230,7 @@ pub(super) fn build(
     };
     let wrong = |error| failed(&target, error);
     let (sample, held_out) = source.sample()?;
-    let clusters = source.clusters().min(sample.nrows());
+    let clusters = source.clusters(sample.nrows());
     let centroids = compute_centroids(
         &sample.view(),
         clusters,
@@ -281,11 +282,12 @@ impl Source<'_> {
         self.places.iter().map(|&place| self.rows(place)).sum()
     }
 
-    /// As many clusters as the paper's authors use: a power of two near 16 times the root of the
-    /// number of vectors.
-    fn clusters(&self) -> usize {
+    /// As many clusters as the paper's authors use, a power of two near 16 times the root of the number
+    /// of vectors, but not so many that the sample has fewer than eight vectors for each.
+    fn clusters(&self, sample: usize) -> usize {
         let wanted = 16.0 * (self.total_rows() as f64).sqrt();
-        1 << (wanted.log2().floor() as u32)
+        let most = (sample / 8).max(1).ilog2();
+        1 << (wanted.log2().floor() as u32).min(most)
     }
 
     fn vectors(&self, place: Place) -> Result<Array2<f32>> {

@@ -29,12 +29,13 @@ impl Selection {
 
     /// All that are meant, in order.
     pub(super) fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.0.iter().enumerate().flat_map(|(segment, meant)| {
-            let place = move |(document, &meant): (usize, &bool)| {
-                meant.then_some(Place { segment, document })
-            };
-            meant.iter().enumerate().filter_map(place)
-        })
+        (0..self.0.len()).flat_map(|segment| self.places_in(segment))
+    }
+
+    /// Those of one segment.
+    pub(super) fn places_in(&self, segment: usize) -> impl Iterator<Item = Place> + '_ {
+        let meant = self.0.get(segment).into_iter().flatten().enumerate();
+        meant.filter_map(move |(document, &meant)| meant.then_some(Place { segment, document }))
     }
 }
 

@@ -84,8 +84,7 @@ pub(super) fn remove_leftovers(folder: &Path, manifest: &Manifest) {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let ours = name.starts_with(SEGMENT_PREFIX) || name.starts_with(PLAID_PREFIX);
-        let temporary = name.starts_with(".lfm2-") && name.ends_with(TEMPORARY_ENDING);
-        if !temporary && (!ours || manifest.names(name)) {
+        if !is_temporary(name) && (!ours || manifest.names(name)) {
             continue;
         }
         let path = entry.path();
@@ -98,6 +97,11 @@ pub(super) fn remove_leftovers(folder: &Path, manifest: &Manifest) {
             tracing::debug!(path = %path.display(), %error, "could not remove a file of an older state");
         }
     }
+}
+
+/// Whether a file is a manifest that was not finished.
+pub(super) fn is_temporary(name: &str) -> bool {
+    name.starts_with(".lfm2-") && name.ends_with(TEMPORARY_ENDING)
 }
 
 /// Gives a folder another name first, so that nobody opens half of it.
