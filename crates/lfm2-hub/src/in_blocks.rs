@@ -12,7 +12,7 @@ use crate::{Fingerprint, Result, StoredType, TensorInfo, TensorSource};
 /// The tensors of a checkpoint with its matrices in blocks, made when they are asked for: a dense
 /// checkpoint that takes as much memory and time as a quantised one.
 ///
-/// Embedding tables and heads get at least 8 bits. What is small and sensitive stays as it is: norms,
+/// Embedding tables and heads get at least 8 bits, and so do vision towers and their projectors. What is small and sensitive stays as it is: norms,
 /// convolution kernels, biases, routers; and so do matrices whose rows do not divide into blocks, those
 /// that are stored in blocks already, and experts that are stored as one packed tensor.
 ///
@@ -50,8 +50,12 @@ impl InBlocks {
     fn kind(&self, name: &str) -> Option<Quantization> {
         let module = name.strip_suffix(".weight")?;
         let last = module.rsplit('.').next()?;
+        let sees = |part: &str| name.contains(part);
         let kind = match last {
             "embed_tokens" | "lm_head" => self.tables,
+            "position_embedding" => return None,
+            // What reads pictures loses more by 4 bits than it gains.
+            _ if sees("vision_tower.") || sees("multi_modal_projector.") => self.tables,
             "w1" | "w2" | "w3" => self.matrices,
             _ if last.ends_with("_proj") => self.matrices,
             _ => return None,

@@ -59,6 +59,7 @@ mod processor;
 mod projector;
 mod resize;
 mod settings;
+pub mod shapes;
 mod tokens;
 mod tower;
 mod view;

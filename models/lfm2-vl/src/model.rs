@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
-use lfm2_hub::{Checkpoint, Error, Joined, ModelSource, OpenOptions, Result, Tokenizer};
+use lfm2_hub::{
+    Checkpoint, Error, Joined, ModelSource, OpenOptions, Result, TensorSource, Tokenizer,
+};
 use lfm2_nn::{CacheSpec, Decoder, Input, Step, Want, Weights};
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use serde_json::Value;
@@ -112,9 +114,21 @@ impl VlModel {
             info.json("preprocessor_config.json")?.as_ref(),
             info.json("processor_config.json")?.as_ref(),
         )?;
-        let tokenizer = checkpoint.tokenizer()?;
-        let weights = options.load.weights(checkpoint.tensors());
-        let model = Self::load(config, settings, tokenizer, (&weights, options))?;
+        let parts = (config, settings, checkpoint.tokenizer()?);
+        Self::from_tensors(parts, checkpoint.tensors(), options)
+    }
+
+    /// Builds the model from its facts and the tensors of its checkpoint, which may be learnt.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Self::from_checkpoint).
+    pub fn from_tensors(
+        facts: (VlConfig, ImageSettings, Tokenizer),
+        tensors: Arc<dyn TensorSource>,
+        options: &VlOptions,
+    ) -> Result<Self> {
+        let weights = options.load.weights(tensors);
+        let model = Self::load(facts, &weights, options)?;
         options.load.finish(&weights)?;
         Ok(model)
     }
@@ -141,17 +155,14 @@ impl VlModel {
         };
         let settings = ImageSettings::from_files(&vision.settings()?, None, Some(overrides))?;
         let parts = [text.tensors(), vision.tensors()].map(|part| (String::new(), part));
-        let weights = options.load.weights(Arc::new(Joined::new(parts.into())));
-        let model = Self::load(config, settings, text.tokenizer()?, (&weights, options))?;
-        options.load.finish(&weights)?;
-        Ok(model)
+        let tensors = Arc::new(Joined::new(parts.into()));
+        Self::from_tensors((config, settings, text.tokenizer()?), tensors, options)
     }
 
     fn load(
-        config: VlConfig,
-        settings: ImageSettings,
-        tokenizer: Tokenizer,
-        (weights, options): (&Weights, &VlOptions),
+        (config, settings, tokenizer): (VlConfig, ImageSettings, Tokenizer),
+        weights: &Weights,
+        options: &VlOptions,
     ) -> Result<Self> {
         agree(&config, &settings)?;
         let tokens = ImageTokens::new(&tokenizer, &settings)?;
@@ -318,6 +329,46 @@ impl VlModel {
         let all = keys.iter().map(|key| rows.get(key).cloned());
         all.collect::<Option<_>>()
             .ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+    }
+
+    /// The embeddings `(tokens, hidden)` of `ids`, which have the image token for every row of `views` as
+    /// [`ImageTokens::expand`] makes them: for training, and for engines of their own. An [`Album`] does
+    /// the same for conversations.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] naming both counts when there are more or fewer places than rows, or a
+    /// failure of the device.
+    pub fn embed(&self, ids: &[u32], views: &[View]) -> Result<Tensor> {
+        let image = self.tokens.image();
+        let places = ids.iter().filter(|&&id| id == image).count();
+        let rows = self.encode(views)?;
+        let found = rows
+            .iter()
+            .map(|rows| rows.dim(0))
+            .sum::<candle_core::Result<usize>>()?;
+        if places != found {
+            return Err(Error::InvalidInput(format!(
+                "the prompt has places for {places} rows of pictures, found {found} rows"
+            )));
+        }
+        let rows = match &rows[..] {
+            [] => None,
+            some => Some(Tensor::cat(some, 0)?),
+        };
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for run in ids.chunk_by(|a, b| (*a == image) == (*b == image)) {
+            parts.push(match &rows {
+                Some(rows) if run.first() == Some(&image) => {
+                    start += run.len();
+                    rows.narrow(0, start - run.len(), run.len())?
+                }
+                _ => self
+                    .text
+                    .embed_tokens(&Tensor::new(run, self.text.device())?)?,
+            });
+        }
+        Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// The rows of each view, from its pixels.

@@ -145,8 +145,10 @@ mod tests {
 
     #[test]
     fn features_are_as_many_as_the_plan_says() {
-        let processor = ImageProcessor::new(ImageSettings::default()).unwrap();
-        let picture = Picture::from_fn(900, 700, |x, y| [x as u8, y as u8, 0]).unwrap();
+        let small = json!({"tile_size": 64, "min_image_tokens": 4, "max_image_tokens": 16});
+        let settings = ImageSettings::default().overridden(&small).unwrap();
+        let processor = ImageProcessor::new(settings).unwrap();
+        let picture = Picture::from_fn(250, 190, |x, y| [x as u8, y as u8, 0]).unwrap();
         let found = processor.process(&picture).unwrap();
         let patches = found.views().iter().map(|view| view.grid().patches());
         let tokens: usize = patches.map(|n| n / 4).sum();

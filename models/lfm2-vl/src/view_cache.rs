@@ -60,10 +60,11 @@ impl ViewCache {
         Some(entry.rows.clone())
     }
 
-    /// Keeps the rows of a view; those that were not used for the longest time make room.
+    /// Keeps the rows of a view; those that were not used for the longest time make room. Rows that are
+    /// learnt are not kept, since they change with every step.
     pub(crate) fn insert(&self, key: ViewKey, rows: Tensor) {
         let new = size(&rows);
-        if new > self.max_bytes {
+        if new > self.max_bytes || rows.track_op() {
             return;
         }
         let mut kept = self.lock();

@@ -3,10 +3,8 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 use lfm2_hub::gguf::{
     Array, Metadata, NewTensor, Quantization, QuantizeInput, QuantizeOptions, Value, quantize,
@@ -14,13 +12,12 @@ use lfm2_hub::gguf::{
 };
 use lfm2_hub::{
     Bos, Checkpoint, Error, Limits, Mapping, ModelSource, OpenOptions, Overwrite, SpecialTokens,
-    TensorInfo, TensorSource,
 };
 use lfm2_nn::{Accuracy, CacheSpec, Decoder, Input, Step, Want};
 use lfm2_text::LoadOptions;
 use lfm2_vl::{Mmproj, Picture, VlModel, VlOptions};
 use serde_json::json;
-use support::sets;
+use support::{Renamed, sets};
 
 const TOWERS: [&str; 2] = ["model.vision_tower.vision_model", "model.vision_tower"];
 
@@ -31,46 +28,18 @@ fn options() -> VlOptions {
         .into()
 }
 
-/// The text model inside a checkpoint, under the names it has alone.
-struct TextOnly(Arc<dyn TensorSource>);
-
-impl TextOnly {
-    fn inside(name: &str) -> String {
-        match name.strip_prefix("model.") {
-            Some(rest) => format!("model.language_model.{rest}"),
-            None => name.to_owned(),
-        }
-    }
-}
-
-impl TensorSource for TextOnly {
-    fn names(&self) -> Vec<String> {
-        let names = self.0.names().into_iter();
-        names
-            .filter_map(|name| match name.strip_prefix("model.language_model.") {
-                Some(rest) => Some(format!("model.{rest}")),
-                None => (name == "lm_head.weight").then_some(name),
-            })
-            .collect()
-    }
-
-    fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.0.info(&Self::inside(name))
-    }
-
-    fn dense(&self, name: &str, dtype: DType, device: &Device) -> lfm2_hub::Result<Tensor> {
-        self.0.dense(&Self::inside(name), dtype, device)
-    }
-
-    fn quantized(&self, name: &str, device: &Device) -> lfm2_hub::Result<Option<Arc<QTensor>>> {
-        self.0.quantized(&Self::inside(name), device)
+/// The name of a tensor of the text model when it is alone.
+fn alone(name: &str) -> Option<String> {
+    match name.strip_prefix("model.language_model.") {
+        Some(rest) => Some(format!("model.{rest}")),
+        None => (name == "lm_head.weight").then(|| name.to_owned()),
     }
 }
 
 fn write_text(checkpoint: &Checkpoint, folder: &Path, path: &Path) -> Result<()> {
     let mut config = checkpoint.config()["text_config"].clone();
     config["tie_word_embeddings"] = checkpoint.config()["tie_word_embeddings"].clone();
-    let tensors = TextOnly(checkpoint.tensors());
+    let tensors = Renamed::new(checkpoint.tensors(), alone);
     let input = QuantizeInput {
         config: &config,
         generation_config: checkpoint.generation_config(),

@@ -92,15 +92,18 @@ fn im_01_what_is_no_picture_is_refused_without_its_content() {
 
 #[test]
 fn im_02_sizes_are_refused_by_the_header_alone() {
-    let gif = [b"GIF89a", &[0xff; 4][..], &[0, 0, 0]].concat();
-    for bytes in [
+    // Sides, no palette, and the begin of a frame.
+    let frame = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2];
+    let gif = [b"GIF89a", &[0xff; 4][..], &[0, 0, 0], &frame].concat();
+    let cases = [
         png_header(65_535, 65_535),
         png_header(16_385, 1),
         png_header(16_000, 16_000),
         gif,
-    ] {
-        let error = decode(&bytes).unwrap_err();
-        assert!(matches!(error, Error::Limit { .. }), "{error}");
+    ];
+    for (case, bytes) in cases.iter().enumerate() {
+        let error = decode(bytes).unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }), "{case}: {error}");
     }
     let mut small = ImageLimits::default();
     (small.max_side, small.max_pixels, small.max_bytes) = (20, 300, 10_000);

@@ -5,10 +5,14 @@
 //! `DIR/vl`.
 #![allow(dead_code, reason = "every test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use lfm2_hub::{Limits, Tokenizer};
+use candle_core::quantized::QTensor;
+use candle_core::{DType, Device, Tensor};
+use lfm2_hub::{Error, Limits, TensorInfo, TensorSource, Tokenizer};
 use lfm2_vl::{DecodeOptions, Picture};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -202,4 +206,48 @@ pub(crate) fn ensure_close(
         );
     }
     Ok(())
+}
+
+/// A checkpoint's tensors under other names.
+pub(crate) struct Renamed {
+    source: Arc<dyn TensorSource>,
+    /// From the new name to the old one.
+    names: BTreeMap<String, String>,
+}
+
+impl Renamed {
+    /// Calls every tensor what `rename` says, and hides those for which it says nothing.
+    pub(crate) fn new(
+        source: Arc<dyn TensorSource>,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let old = source.names().into_iter();
+        let names = old.filter_map(|old| Some((rename(&old)?, old))).collect();
+        Self { source, names }
+    }
+
+    fn old(&self, name: &str) -> lfm2_hub::Result<&str> {
+        let missing = || Error::MissingTensor {
+            name: name.to_owned(),
+        };
+        self.names.get(name).map(String::as_str).ok_or_else(missing)
+    }
+}
+
+impl TensorSource for Renamed {
+    fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.source.info(self.names.get(name)?)
+    }
+
+    fn dense(&self, name: &str, dtype: DType, device: &Device) -> lfm2_hub::Result<Tensor> {
+        self.source.dense(self.old(name)?, dtype, device)
+    }
+
+    fn quantized(&self, name: &str, device: &Device) -> lfm2_hub::Result<Option<Arc<QTensor>>> {
+        self.source.quantized(self.old(name)?, device)
+    }
 }
