@@ -47,6 +47,9 @@ struct Stream {
     documents: Vec<Document>,
     share: Share,
     curriculum: Option<(Curriculum, Unsolved)>,
+    difficulty: Vec<f64>,
+    /// The documents from easy to hard.
+    sorted: Vec<usize>,
     seed: u64,
     epoch: u64,
     order: Vec<usize>,
@@ -57,10 +60,13 @@ struct Stream {
 
 impl Stream {
     fn new(source: Source, share: Share, seed: u64) -> Self {
+        let difficulty: Vec<f64> = source.training.iter().map(|d| d.difficulty).collect();
         Self {
             documents: source.training,
             share,
             curriculum: source.curriculum,
+            sorted: easy_first(&difficulty),
+            difficulty,
             seed,
             epoch: 0,
             order: Vec::new(),
@@ -88,16 +94,17 @@ impl Stream {
             rng.shuffle(&mut order);
             return order;
         };
-        let difficulty: Vec<f64> = self.documents.iter().map(|d| d.difficulty).collect();
-        let mut order = curriculum.epoch(&difficulty, unsolved, done, rng);
-        if matches!(curriculum, Curriculum::Window { .. }) {
-            order.truncate(1);
+        if !matches!(curriculum, Curriculum::Window { .. }) {
+            return curriculum.epoch(&self.difficulty, unsolved, done, rng);
         }
-        if order.is_empty() {
-            // Nothing is open yet: the easiest comes first.
-            order.extend(easy_first(&difficulty).first());
-        }
-        order
+        let open = curriculum.open(done);
+        let is_open = |&item: &usize| {
+            let difficulty = self.difficulty[item];
+            difficulty <= open && (difficulty < 1.0 || unsolved == Unsolved::Last)
+        };
+        // Where nothing is open yet, the easiest comes first.
+        let count = self.sorted.partition_point(is_open).max(1);
+        vec![self.sorted[rng.below(count)]]
     }
 }
 

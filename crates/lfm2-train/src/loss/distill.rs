@@ -338,9 +338,11 @@ impl RowLoss for Distill {
             // is lost where the teacher or the student is almost certain.
             let pull = weight
                 * (view.log_tail.exp() * view.log_q.exp() - view.log_p.exp() * view.log_off.exp());
+            let (factor, lse_off) = (T::from_f64(-pull), T::from_f64(view.lse_off));
             for gap in view.gaps() {
                 for (out, &x) in out[gap.clone()].iter_mut().zip(&logits[gap]) {
-                    *out = T::from_f64(-pull * (x.to_f64() - view.lse_off).exp());
+                    *out = factor;
+                    *out *= (x - lse_off).exp();
                 }
             }
             for &id in view.ids {

@@ -60,12 +60,7 @@ pub fn merge_checkpoints(
         seed: recipe.seed,
         dtype: recipe.dtype.map(ExportDtype::dtype),
     };
-    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-    let mut tensors = 0;
-    merge_tensors(&recipe.method, &inputs, &out.join(WEIGHTS), &mut |at| {
-        tensors = at.of;
-        progress(at);
-    })?;
+    let tensors = write_weights(&recipe.method, &inputs, out, progress)?;
     copy_files(files_of, out, recipe.dtype)?;
     write_text(&out.join("README.md"), &card(recipe))?;
     Ok(MergeReport {
@@ -100,12 +95,7 @@ pub fn merge_adapter(
         seed: 0,
         dtype: wanted.or_else(|| source.names().iter().find_map(stored)),
     };
-    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-    let mut tensors = 0;
-    merge_tensors(&Method::Soup, &inputs, &out.join(WEIGHTS), &mut |at| {
-        tensors = at.of;
-        progress(at);
-    })?;
+    let tensors = write_weights(&Method::Soup, &inputs, out, progress)?;
     copy_files(model, out, dtype)?;
     let name = model.file_name().unwrap_or(model.as_os_str());
     let text = format!("# {} with adapters\n", name.to_string_lossy());
@@ -114,6 +104,28 @@ pub fn merge_adapter(
         tensors,
         files_of: model.to_path_buf(),
     })
+}
+
+/// Writes the merged weights and returns the number of tensors. A folder that was made for nothing is
+/// removed again.
+fn write_weights(
+    method: &Method,
+    inputs: &MergeInputs<'_>,
+    out: &Path,
+    progress: &mut dyn FnMut(MergeProgress<'_>),
+) -> Result<usize> {
+    let is_new = !out.exists();
+    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+    let mut tensors = 0;
+    let merged = merge_tensors(method, inputs, &out.join(WEIGHTS), &mut |at| {
+        tensors = at.of;
+        progress(at);
+    });
+    if merged.is_err() && is_new {
+        // Fails where something is in it, and then it stays.
+        let _ = std::fs::remove_dir(out);
+    }
+    merged.map(|()| tensors)
 }
 
 fn open(folder: &Path) -> Result<Checkpoint> {
