@@ -10,19 +10,16 @@ use lfm2_nn::{DType, Device, Tensor};
 /// they are, so that they are loaded, quantised and packed like every other matrix.
 pub(crate) struct AsMatrices {
     tensors: Arc<dyn TensorSource>,
-    hidden: &'static [&'static str],
+    hidden: Vec<String>,
 }
 
 impl AsMatrices {
     pub(crate) fn new(tensors: Arc<dyn TensorSource>) -> Self {
-        Self::without(tensors, &[])
+        Self::without(tensors, Vec::new())
     }
 
     /// Without the tensors `hidden`, which nobody needs and nobody should miss.
-    pub(crate) fn without(
-        tensors: Arc<dyn TensorSource>,
-        hidden: &'static [&'static str],
-    ) -> Self {
+    pub(crate) fn without(tensors: Arc<dyn TensorSource>, hidden: Vec<String>) -> Self {
         Self { tensors, hidden }
     }
 
@@ -37,7 +34,7 @@ impl AsMatrices {
 impl TensorSource for AsMatrices {
     fn names(&self) -> Vec<String> {
         let mut names = self.tensors.names();
-        names.retain(|name| !self.hidden.contains(&name.as_str()));
+        names.retain(|name| !self.hidden.contains(name));
         names
     }
 

@@ -60,6 +60,19 @@ pub struct Mel {
 }
 
 impl Mel {
+    /// Features that were computed elsewhere: `values` of frames of `features` bins, row by row.
+    ///
+    /// # Errors
+    /// When they are not whole frames, there are none, or one is not a finite number.
+    pub fn new(values: Vec<f32>, features: usize) -> Result<Self> {
+        let whole = features > 0 && !values.is_empty() && values.len().is_multiple_of(features);
+        if whole && values.iter().all(|value| value.is_finite()) {
+            return Ok(Self { values, features });
+        }
+        let detail = format!("{} values are no frames of {features} features", values.len());
+        Err(Error::InvalidInput(detail))
+    }
+
     /// All frames, the last of zeros included.
     pub fn frames(&self) -> usize {
         self.values.len() / self.features

@@ -206,7 +206,7 @@ fn answers_come_as_text_frames_and_sound() -> Result<()> {
 
     // Another turn goes on in the same session.
     let mut reply = model.converse(&clip, &options)?;
-    while let Some(event) = reply.next() {
+    for event in reply.by_ref() {
         event?;
     }
     let session = reply.into_session()?;
@@ -220,7 +220,7 @@ fn answers_come_as_text_frames_and_sound() -> Result<()> {
 fn write_gguf_file(
     path: &Path,
     metadata: Vec<(&str, GgufValue)>,
-    named: Vec<(String, Tensor)>,
+    named: &[(String, Tensor)],
 ) -> Result<()> {
     let mut head = Metadata::new(path);
     for (key, value) in metadata {
@@ -404,7 +404,7 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
     let path = |part: &str| parts.join(format!("{part}Tiny-F32.gguf"));
     let mut metadata = stack_metadata(&config.text);
     metadata.extend(tokenizer_metadata()?);
-    write_gguf_file(&path(""), metadata, stack_tensors(&all)?)?;
+    write_gguf_file(&path(""), metadata, &stack_tensors(&all)?)?;
     let number = |n: usize| GgufValue::U32(n as u32);
     let encoder = vec![
         ("general.architecture", text("clip")),
@@ -414,7 +414,7 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
         ("clip.audio.attention.head_count", number(config.encoder.heads)),
         ("clip.audio.num_mel_bins", number(config.encoder.features)),
     ];
-    write_gguf_file(&path("mmproj-"), encoder, encoder_tensors(&all)?)?;
+    write_gguf_file(&path("mmproj-"), encoder, &encoder_tensors(&all)?)?;
     let vocoder = vec![
         ("general.architecture", text("lfm2-audio")),
         ("depthformer_n_layer", number(config.depth.layers)),
@@ -423,17 +423,18 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
     let depth = |name: &&String| name.starts_with("depth") || name.starts_with("audio_embedding");
     let named = all.iter().filter(|(name, _)| depth(name));
     let table = sound.iter().filter(|(name, _)| name.starts_with("emb."));
-    let named = named.chain(table).map(|(name, tensor)| {
+    let renamed = named.chain(table).map(|(name, tensor)| {
         (name.replace(".bounded_attention.", ".attention."), tensor.clone())
     });
-    write_gguf_file(&path("vocoder-"), vocoder, named.collect())?;
+    let renamed: Vec<(String, Tensor)> = renamed.collect();
+    write_gguf_file(&path("vocoder-"), vocoder, &renamed)?;
     let mut metadata = stack_metadata(&stack);
     metadata.push(("lfm2.attention.sliding_window", number(stack.sliding_window)));
     let mut named = stack_tensors(&sound)?;
     for part in ["weight", "bias"] {
         named.push((format!("dense_2.{part}"), sound[&format!("lin.{part}")].clone()));
     }
-    write_gguf_file(&path("tokenizer-"), metadata, named)?;
+    write_gguf_file(&path("tokenizer-"), metadata, &named)?;
 
     let expected = open(&whole)?;
     // Not strictly: the tables of codes of the detokenizer lie among the tensors of the depth model.

@@ -143,7 +143,7 @@ fn au_01_a_truncated_tail_is_left_out() {
     let flac = silent_flac(10, 40_960);
     assert_eq!(decode(flac.clone()).unwrap().samples().len(), 40_960);
     let cut = decode(flac[..flac.len() - 20].to_vec()).unwrap().samples().len();
-    assert!((4_096..40_960).contains(&cut) && cut % 4_096 == 0, "{cut}");
+    assert!((4_096..40_960).contains(&cut) && cut.is_multiple_of(4_096), "{cut}");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn au_04_odd_samples_make_finite_features_or_none() {
             assert!(mel.values().iter().all(|v| v.abs() < 1e-3), "silence is quiet");
         }
     }
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
         let mut samples = tone(1_000);
         samples[700] = bad;
         assert_eq!(kind(Wav::floats(&samples).bytes()), ErrorKind::InvalidInput);

@@ -67,7 +67,8 @@ impl Istft {
     pub(super) fn push(&mut self, step: &[f32], out: &mut Vec<f32>) {
         let (magnitudes, phases) = step.split_at(step.len() / 2);
         for ((bin, log), phase) in self.spectrum.iter_mut().zip(magnitudes).zip(phases) {
-            *bin = Complex::from_polar(log.exp(), *phase);
+            let (magnitude, (sin, cos)) = (log.exp(), phase.sin_cos());
+            *bin = Complex::new(magnitude * cos, magnitude * sin);
         }
         // A real signal has none, and the transform would ignore them.
         for end in [0, self.spectrum.len() - 1] {

@@ -182,7 +182,7 @@ mod tests {
     fn shifted_columns_are_keys() -> Result<()> {
         // Two queries (positions 3 and 4 of 5) and five keys: each value is its own distance.
         let distances: Vec<f32> = (0..6).map(|i| 4.0 - i as f32).collect();
-        let rows = Tensor::new(&[distances.clone(), distances], &Device::Cpu)?.unsqueeze(0)?;
+        let rows = Tensor::new(distances.as_slice(), &Device::Cpu)?.repeat((1, 2, 1))?;
         let found = shift(&rows, 5)?.to_vec3::<f32>()?;
         assert_eq!(found[0][0], [3., 2., 1., 0., -1.]);
         assert_eq!(found[0][1], [4., 3., 2., 1., 0.]);

@@ -129,11 +129,10 @@ impl<'m> Chat<'m> {
     /// When its rate cannot be resampled.
     pub fn clip(&mut self, clip: &Clip) -> Result<&mut Self> {
         let mel = self.front.features(clip)?;
-        self.sequence.push(Piece::Clip(mel));
-        Ok(self)
+        Ok(self.pieces([Piece::Clip(mel)]))
     }
 
-    /// Appends what was generated before.
+    /// Appends pieces that exist already: what was generated before, or features.
     pub fn pieces(&mut self, pieces: impl IntoIterator<Item = Piece>) -> &mut Self {
         for piece in pieces {
             self.sequence.push(piece);

@@ -131,7 +131,7 @@ impl AudioModel {
         tokenizer: Tokenizer,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let tensors: Arc<dyn TensorSource> = Arc::new(AsMatrices::without(tensors, &UNUSED));
+        let tensors = Arc::new(AsMatrices::without(tensors, unused(&config)));
         let weights = options.weights(tensors);
         let hidden = config.text.hidden_size;
         let rows = config.codebooks * CODE_ROWS;
@@ -159,6 +159,14 @@ impl AudioModel {
         self.vocoder = vocoder;
         self
     }
+}
+
+/// Names of tensors that a checkpoint may have and nobody asks for: besides [`UNUSED`] the heads that
+/// are tied to a table and stored once more.
+fn unused(config: &AudioConfig) -> Vec<String> {
+    let heads = (0..config.codebooks).filter(|_| config.depth.tied);
+    let heads = heads.map(|k| format!("depth_embeddings.{k}.to_logits.weight"));
+    UNUSED.into_iter().map(str::to_owned).chain(heads).collect()
 }
 
 /// The decoder of sound in a folder.

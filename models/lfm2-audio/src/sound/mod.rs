@@ -18,6 +18,10 @@ pub use limits::SoundLimits;
 pub use resample::Resampler;
 pub use wav::{wav_bytes, write_wav};
 
+/// Louder samples than this are no sound but something else read as numbers; their energies would not
+/// fit in a number either.
+const LOUDEST: f32 = 65_536.0;
+
 /// A piece of mono sound.
 ///
 /// ```
@@ -39,7 +43,7 @@ impl Clip {
     /// Mono samples at `rate` per second.
     ///
     /// # Errors
-    /// When there are none, one is not a finite number, or the rate is 0.
+    /// When there are none, one is not a number or absurdly loud, or the rate is 0.
     pub fn new(samples: Vec<f32>, rate: u32) -> Result<Self> {
         if rate == 0 {
             return Err(invalid("a sample rate of 0"));
@@ -47,8 +51,9 @@ impl Clip {
         if samples.is_empty() {
             return Err(invalid("sound without samples"));
         }
-        if let Some(at) = samples.iter().position(|s| !s.is_finite()) {
-            return Err(invalid(format!("sample {at} is not a finite number")));
+        if let Some(at) = samples.iter().position(|s| s.is_nan() || s.abs() > LOUDEST) {
+            let detail = format!("sample {at} is {}, expected about -1 to 1", samples[at]);
+            return Err(invalid(detail));
         }
         Ok(Self { samples, rate })
     }
