@@ -14,12 +14,14 @@ use lfm2_nn::{
 use crate::{Family, LayerKind, TextConfig};
 
 /// Where the backbone's tensors begin in the checkpoints that contain one, and its head.
-const PREFIXES: [(&str, &str); 5] = [
+const PREFIXES: [(&str, &str); 7] = [
     ("model", ""),
     ("", ""),
     ("language_model.model", "language_model"),
     ("model.language_model", ""),
     ("lfm", ""),
+    ("lfm2", ""),
+    ("language_model", ""),
 ];
 
 /// Which rotary table each kind of attention uses.
@@ -115,6 +117,42 @@ impl LoadOptions {
         self
     }
 
+    /// A view of `tensors` as these options want them: quantised, on the device, in the number type of
+    /// activations. Models that hold a text model begin here, load their parts, and end with
+    /// [`finish`](Self::finish).
+    pub fn weights(&self, tensors: Arc<dyn TensorSource>) -> Weights {
+        let tensors = match self.quantize {
+            Some(kind) => Arc::new(InBlocks::new(tensors, kind)),
+            None => tensors,
+        };
+        Weights::new(tensors, self.activation(), &self.device)
+            .with_accuracy(self.accuracy)
+            .with_loading(self.packed_cache.as_ref(), self.progress.clone())
+    }
+
+    /// Says that everything is loaded from `weights`.
+    ///
+    /// # Errors
+    /// With [`strict`](Self::strict), when tensors are left over.
+    pub fn finish(&self, weights: &Weights) -> Result<()> {
+        let unused = weights.unused();
+        if !unused.is_empty() {
+            if self.strict {
+                let what = format!(
+                    "a checkpoint with tensors nobody asks for ({})",
+                    unused.join(", ")
+                );
+                return Err(Error::Unsupported {
+                    what,
+                    hint: "load it without `strict`".into(),
+                });
+            }
+            tracing::debug!(?unused, "tensors nobody asked for");
+        }
+        weights.finish();
+        Ok(())
+    }
+
     fn activation(&self) -> DType {
         self.dtype.unwrap_or(if self.device.is_cpu() {
             DType::F32
@@ -128,7 +166,8 @@ impl LoadOptions {
 #[derive(Debug, Clone)]
 pub struct TextModel {
     config: Arc<TextConfig>,
-    embed_tokens: Embedding,
+    /// `None` in a [trunk](Self::load_trunk).
+    embed_tokens: Option<Embedding>,
     layers: Arc<[HybridBlock]>,
     embedding_norm: RmsNorm,
     /// `None` in checkpoints of a trunk alone (encoders) with an untied head.
@@ -160,29 +199,9 @@ impl TextModel {
         tensors: Arc<dyn TensorSource>,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let tensors = match options.quantize {
-            Some(kind) => Arc::new(InBlocks::new(tensors, kind)),
-            None => tensors,
-        };
-        let weights = Weights::new(tensors, options.activation(), &options.device)
-            .with_accuracy(options.accuracy)
-            .with_loading(options.packed_cache.as_ref(), options.progress.clone());
+        let weights = options.weights(tensors);
         let model = Self::load(config, &weights)?;
-        let unused = weights.unused();
-        if !unused.is_empty() {
-            if options.strict {
-                let what = format!(
-                    "a checkpoint with tensors nobody asks for ({})",
-                    unused.join(", ")
-                );
-                return Err(Error::Unsupported {
-                    what,
-                    hint: "load it without `strict`".into(),
-                });
-            }
-            tracing::debug!(?unused, "tensors nobody asked for");
-        }
-        weights.finish();
+        options.finish(&weights)?;
         Ok(model)
     }
 
@@ -190,15 +209,11 @@ impl TextModel {
     /// trunk, or inside a vision or audio checkpoint.
     ///
     /// # Errors
-    /// When a tensor is missing or contradicts the config; both are named.
+    /// When a tensor is missing or contradicts the config (both are named), or there is more than one
+    /// backbone.
     pub fn load(config: TextConfig, weights: &Weights) -> Result<Self> {
-        let found = PREFIXES
-            .iter()
-            .find(|(prefix, _)| weights.pp(prefix).contains("embed_tokens.weight"));
-        let (prefix, head) = found.unwrap_or(&PREFIXES[0]);
+        let (prefix, head) = backbone(weights)?;
         let trunk = weights.pp(prefix);
-        let config = config.reconcile_ffn(&trunk.pp("layers"))?;
-
         let embed_tokens = trunk
             .pp("embed_tokens")
             .embedding(config.vocab_size, config.hidden_size)?;
@@ -210,6 +225,21 @@ impl TextModel {
         } else {
             Some(head.linear(config.hidden_size, config.vocab_size, Bias::Without)?)
         };
+        let trunk = Self::load_trunk(config, &trunk)?;
+        Ok(Self {
+            embed_tokens: Some(embed_tokens),
+            lm_head,
+            ..trunk
+        })
+    }
+
+    /// Builds the layers and the final norm under `trunk` alone, for a model with embeddings of its own:
+    /// it reads [`Input::Embeddings`] and gives [`Want::Hidden`].
+    ///
+    /// # Errors
+    /// When a tensor is missing or contradicts the config; both are named.
+    pub fn load_trunk(config: TextConfig, trunk: &Weights) -> Result<Self> {
+        let config = config.reconcile_ffn(&trunk.pp("layers"))?;
         let layers = (0..config.layers.len())
             .map(|i| load_block(&config, i, &trunk.pp("layers").pp(i)))
             .collect::<Result<Vec<_>>>()?;
@@ -223,12 +253,12 @@ impl TextModel {
                 config.norm_eps,
             )?,
             ropes: [rope(config.rope), rope(config.sliding_rope)].into(),
-            embed_tokens,
+            embed_tokens: None,
             layers: layers.into(),
-            lm_head,
-            dtype: weights.dtype(),
-            kv_dtype: kv_dtype(&trunk),
-            device: weights.device().clone(),
+            lm_head: None,
+            dtype: trunk.dtype(),
+            kv_dtype: kv_dtype(trunk),
+            device: trunk.device().clone(),
             config: Arc::new(config),
         })
     }
@@ -246,9 +276,12 @@ impl TextModel {
     /// Embeds ids `(tokens)` to `(tokens, hidden)`.
     ///
     /// # Errors
-    /// When an id is outside the vocabulary.
+    /// When an id is outside the vocabulary, or this is a trunk alone.
     pub fn embed_tokens(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
-        self.embed_tokens.forward(ids)
+        match &self.embed_tokens {
+            Some(table) => table.forward(ids),
+            None => candle_core::bail!("this model has no embeddings (embed_tokens.weight)"),
+        }
     }
 
     /// Logits `(tokens, vocab)` of hidden states `(tokens, hidden)` that went through the final norm.
@@ -274,30 +307,6 @@ impl TextModel {
         want: Want,
         observer: Option<&'a mut dyn Observer>,
     ) -> candle_core::Result<Tensor> {
-        let (x, ids) = self.read_input(input, step)?;
-        let mut pass = Pass::new(
-            step,
-            PassKind::Extend,
-            cache,
-            &self.ropes,
-            (self.dtype, &self.device),
-        )?
-        .observed_by(observer);
-        let x = self.trunk(x, &mut pass)?;
-        pass.finish(ids.as_deref());
-        let last = |x: &Tensor| x.index_select(&Tensor::new(step.last_tokens(), &self.device)?, 0);
-        match want {
-            Want::LastLogits => self.head(&self.embedding_norm.forward(&last(&x)?)?),
-            Want::AllLogits => self.head(&self.embedding_norm.forward(&x)?),
-            Want::Hidden => self.embedding_norm.forward(&x),
-        }
-    }
-
-    fn read_input(
-        &self,
-        input: Input<'_>,
-        step: &Step,
-    ) -> candle_core::Result<(Tensor, Option<Vec<u32>>)> {
         let (x, ids) = match input {
             Input::Ids(ids) => (
                 self.embed_tokens(&ids.flatten_all()?)?,
@@ -305,6 +314,43 @@ impl TextModel {
             ),
             Input::Embeddings(x) => (x.to_dtype(self.dtype)?, None),
         };
+        self.run((x, ids.as_deref()), step, cache, want, observer)
+    }
+
+    /// [`Decoder::forward`] of embeddings `(tokens, hidden)` that `ids` stand for, which may be outside
+    /// the vocabulary. The cache keeps the ids, so that its row can be compared with prompts and cut by
+    /// [`rewind_embedded`](Self::rewind_embedded).
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`], and when there are not as many ids as embeddings.
+    pub fn forward_embedded(
+        &self,
+        x: &Tensor,
+        ids: &[u32],
+        step: &Step,
+        cache: &mut Cache,
+        want: Want,
+    ) -> candle_core::Result<Tensor> {
+        if ids.len() != step.tokens() {
+            candle_core::bail!("expected {} ids, found {}", step.tokens(), ids.len());
+        }
+        self.run(
+            (x.to_dtype(self.dtype)?, Some(ids)),
+            step,
+            cache,
+            want,
+            None,
+        )
+    }
+
+    fn run<'a>(
+        &self,
+        (x, ids): (Tensor, Option<&[u32]>),
+        step: &Step,
+        cache: &'a mut Cache,
+        want: Want,
+        observer: Option<&'a mut dyn Observer>,
+    ) -> candle_core::Result<Tensor> {
         let expected = (step.tokens(), self.config.hidden_size);
         if x.dims2()? != expected {
             candle_core::bail!(
@@ -314,7 +360,54 @@ impl TextModel {
                 x.dims()
             );
         }
-        Ok((x, ids))
+        let mut pass = Pass::new(
+            step,
+            PassKind::Extend,
+            cache,
+            &self.ropes,
+            (self.dtype, &self.device),
+        )?
+        .observed_by(observer);
+        let x = self.trunk(x, &mut pass)?;
+        pass.finish(ids);
+        let last = |x: &Tensor| x.index_select(&Tensor::new(step.last_tokens(), &self.device)?, 0);
+        match want {
+            Want::LastLogits => self.head(&self.embedding_norm.forward(&last(&x)?)?),
+            Want::AllLogits => self.logits(&x),
+            Want::Hidden => self.embedding_norm.forward(&x),
+        }
+    }
+
+    /// [`Decoder::rewind`] of a row whose ids `embed` turns to embeddings `(tokens, hidden)`.
+    ///
+    /// # Errors
+    /// As [`Decoder::rewind`], and whatever `embed` returns.
+    pub fn rewind_embedded(
+        &self,
+        cache: &mut Cache,
+        row: usize,
+        len: usize,
+        embed: impl FnOnce(&[u32]) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<()> {
+        let replay = cache.cut(row, len)?;
+        if replay.is_empty() {
+            return Ok(());
+        }
+        let step = Step::segments_of(vec![lfm2_nn::Segment {
+            row,
+            len: replay.len(),
+        }]);
+        let x = embed(&replay)?.to_dtype(self.dtype)?;
+        let mut pass = Pass::new(
+            &step,
+            PassKind::Replay,
+            cache,
+            &self.ropes,
+            (self.dtype, &self.device),
+        )?;
+        self.trunk(x, &mut pass)?;
+        pass.finish(Some(&replay));
+        Ok(())
     }
 
     fn trunk(&self, mut x: Tensor, pass: &mut Pass<'_>) -> candle_core::Result<Tensor> {
@@ -323,6 +416,36 @@ impl TextModel {
             x = layer.forward(&x, i, pass)?;
         }
         Ok(x)
+    }
+
+    /// Decoder layer `layer` alone, on packed hidden states `(tokens, hidden)` of sequences without a
+    /// past: training that computes activations anew goes through the layers one by one.
+    ///
+    /// # Errors
+    /// When there is no such layer or shapes disagree, and whatever the observer returns.
+    pub fn layer_alone(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        step: &Step,
+        observer: Option<&mut dyn Observer>,
+    ) -> candle_core::Result<Tensor> {
+        let Some(block) = self.layers.get(layer) else {
+            candle_core::bail!("layer {layer} of a model of {}", self.layers.len());
+        };
+        let mut cache = Cache::stateless(step.segments().len());
+        let place = (self.dtype, &self.device);
+        let mut pass = Pass::new(step, PassKind::Extend, &mut cache, &self.ropes, place)?
+            .observed_by(observer.map(|o| -> &mut dyn Observer { o }));
+        block.forward(x, layer, &mut pass)
+    }
+
+    /// Logits `(tokens, vocab)` of hidden states `(tokens, hidden)` behind the last layer.
+    ///
+    /// # Errors
+    /// As [`head`](Self::head).
+    pub fn logits(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.head(&self.embedding_norm.forward(x)?)
     }
 
     /// What the state of one sequence looks like.
@@ -375,25 +498,32 @@ impl Decoder for TextModel {
     }
 
     fn rewind(&self, cache: &mut Cache, row: usize, len: usize) -> candle_core::Result<()> {
-        let replay = cache.cut(row, len)?;
-        if replay.is_empty() {
-            return Ok(());
+        self.rewind_embedded(cache, row, len, |ids| {
+            self.embed_tokens(&Tensor::new(ids, &self.device)?)
+        })
+    }
+}
+
+/// Where the backbone is, and its head.
+fn backbone(weights: &Weights) -> Result<(&'static str, &'static str)> {
+    const TABLE: &str = "embed_tokens.weight";
+    let mut found = PREFIXES
+        .iter()
+        .filter(|(prefix, _)| weights.pp(prefix).contains(TABLE));
+    let first = found.next().unwrap_or(&PREFIXES[0]);
+    match found.next() {
+        None => Ok(*first),
+        Some(second) => {
+            let name = |(prefix, _): &(&str, &str)| weights.pp(prefix).name(TABLE);
+            Err(Error::Unsupported {
+                what: format!(
+                    "a checkpoint with two backbones ({} and {})",
+                    name(first),
+                    name(second)
+                ),
+                hint: "one text model per checkpoint is".into(),
+            })
         }
-        let step = Step::segments_of(vec![lfm2_nn::Segment {
-            row,
-            len: replay.len(),
-        }]);
-        let x = self.embed_tokens(&Tensor::new(replay.as_slice(), &self.device)?)?;
-        let mut pass = Pass::new(
-            &step,
-            PassKind::Replay,
-            cache,
-            &self.ropes,
-            (self.dtype, &self.device),
-        )?;
-        self.trunk(x, &mut pass)?;
-        pass.finish(Some(&replay));
-        Ok(())
     }
 }
 
