@@ -4,6 +4,8 @@
 //! without end, kills it at a random moment, and compares what is in the folder with what should be
 //! there. What a generation holds follows from its number, so the state has to be the last one that
 //! the writer reported, or the one after. `LFM2_KILLS` says how often (40 times without it).
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+#![cfg(feature = "plaid")] // so that maintenance always has something to do
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -63,7 +65,7 @@ fn changes(generation: u64) -> Vec<Change> {
         _ => (0..6)
             .map(|number| {
                 let id = mix(&[generation, number]) % IDS;
-                if mix(&[generation, number, 1]) % 3 == 0 {
+                if mix(&[generation, number, 1]).is_multiple_of(3) {
                     Change::Delete(id)
                 } else {
                     Change::Put(id)
@@ -167,8 +169,8 @@ fn kill_after(folder: &Path, commits: u64, delay: Duration) -> u64 {
     reader.join().unwrap();
     assert_ne!(status.code(), Some(101), "the writer failed: {lines:?}");
     let reported = lines.iter().filter_map(|line| line.rsplit_once(COMMITTED));
-    let last = reported.map(|(_, generation)| generation.trim().parse().unwrap());
-    last.last().unwrap_or(0)
+    let mut generations = reported.map(|(_, generation)| generation.trim().parse().unwrap());
+    generations.next_back().unwrap_or(0)
 }
 
 /// Compares the index in a folder with what its generation should hold, and gives that.

@@ -6,7 +6,7 @@ use super::manifest::{Manifest, SegmentEntry};
 use super::segment::{Segment, SegmentWriter};
 use super::snapshot::Place;
 use super::writer::{SEGMENT_BYTES, remove_leftovers, segment_name};
-use super::{Bits, Check, Engine, LocalIndex, Maintenance, Result};
+use super::{Bits, Engine, LocalIndex, Maintenance, Result};
 
 /// [`Engine::Auto`] changes over at this many documents.
 const MANY_DOCUMENTS: usize = 10_000;
@@ -186,12 +186,10 @@ fn build(index: &LocalIndex, next: &mut Manifest, bits: Bits) -> Result<()> {
         segments.push(match known {
             Some(segment) => segment.clone(),
             // Written a moment ago.
-            None => Arc::new(Segment::open(
-                &index.folder,
-                entry,
-                next.dim,
-                Check::Lengths,
-            )?),
+            None => {
+                let check = super::Check::Lengths;
+                Arc::new(Segment::open(&index.folder, entry, next.dim, check)?)
+            }
         });
     }
     if super::plaid::is_possible(&segments) {

@@ -28,6 +28,7 @@ const BUFFER: usize = 1 << 18;
 /// A segment that can be read.
 #[derive(Debug)]
 pub(super) struct Segment {
+    #[cfg(feature = "plaid")]
     name: String,
     dim: usize,
     /// One for each document, and the end.
@@ -71,6 +72,7 @@ impl Segment {
             return Err(damaged("\"vectors\" cannot be used in place".to_owned()));
         }
         Ok(Self {
+            #[cfg(feature = "plaid")]
             name: entry.name.clone(),
             dim,
             row_starts,
@@ -81,6 +83,7 @@ impl Segment {
         })
     }
 
+    #[cfg(feature = "plaid")]
     pub(super) fn name(&self) -> &str {
         &self.name
     }

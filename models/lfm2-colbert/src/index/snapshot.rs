@@ -185,6 +185,16 @@ impl Snapshot {
         Ok(self.ids.get_or_init(|| ids))
     }
 
+    /// What [`ids`](Self::ids) has read, if it has.
+    pub(super) fn take_ids(&mut self) -> Option<HashMap<String, Place>> {
+        self.ids.take()
+    }
+
+    /// Spares [`ids`](Self::ids) the reading.
+    pub(super) fn set_ids(&mut self, ids: Option<HashMap<String, Place>>) {
+        self.ids = ids.map_or_else(OnceLock::new, OnceLock::from);
+    }
+
     pub(super) fn id(&self, place: Place) -> Result<String> {
         self.segments[place.segment].id(place.document)
     }

@@ -1,6 +1,6 @@
 //! Changing an index: one writer at a time, one commit at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
@@ -125,8 +125,8 @@ pub(super) struct LocalWriter<'a> {
     current: Option<SegmentWriter>,
     /// Where the documents of these segments are: `segment` counts the staged ones.
     added: HashMap<String, Place>,
-    /// Documents of committed segments that go.
-    removed: BTreeSet<Place>,
+    /// Documents of committed segments that go, with their ids.
+    removed: BTreeMap<Place, String>,
     failed: bool,
 }
 
@@ -147,7 +147,7 @@ impl<'a> LocalWriter<'a> {
             staged: Vec::new(),
             current: None,
             added: HashMap::new(),
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
             failed: false,
         })
     }
@@ -157,7 +157,7 @@ impl<'a> LocalWriter<'a> {
             return Some(Found::Added(place));
         }
         let place = *self.index.snapshot.ids().ok()?.get(id)?;
-        (!self.removed.contains(&place)).then_some(Found::Committed(place))
+        (!self.removed.contains_key(&place)).then_some(Found::Committed(place))
     }
 
     fn check(&self, document: &Document, vectors: MatRef<'_, f32>) -> Result<()> {
@@ -185,10 +185,10 @@ impl<'a> LocalWriter<'a> {
         }
     }
 
-    fn remove(&mut self, found: &Found) {
+    fn remove(&mut self, id: &str, found: &Found) {
         match *found {
             Found::Committed(place) => {
-                self.removed.insert(place);
+                self.removed.insert(place, id.to_owned());
             }
             Found::Added(place) => match (&mut self.current, self.staged.get_mut(place.segment)) {
                 (_, Some(entry)) => {
@@ -252,6 +252,24 @@ impl<'a> LocalWriter<'a> {
         Ok(())
     }
 
+    /// Where all ids are in the state of `next`, unless segments have moved: reading them from the files
+    /// after each commit would make long builds slow.
+    fn take_ids(&mut self, next: &Manifest) -> Option<HashMap<String, Place>> {
+        let before = self.index.snapshot.segments.len();
+        if next.segments.len() != before + self.staged.len() {
+            return None;
+        }
+        let mut ids = self.index.snapshot.take_ids()?;
+        for id in self.removed.values() {
+            ids.remove(id);
+        }
+        ids.extend(self.added.drain().map(|(id, place)| {
+            let segment = before + place.segment;
+            (id, Place { segment, ..place })
+        }));
+        Some(ids)
+    }
+
     /// The state with this change, when it changes anything.
     fn next_manifest(&mut self) -> Result<Option<Manifest>> {
         self.close()?;
@@ -260,7 +278,7 @@ impl<'a> LocalWriter<'a> {
         }
         let mut manifest = self.index.snapshot.manifest.clone();
         manifest.generation += 1;
-        for place in &self.removed {
+        for place in self.removed.keys() {
             let deleted = &mut manifest.segments[place.segment].deleted;
             if let Err(at) = deleted.binary_search(&place.document) {
                 deleted.insert(at, place.document);
@@ -291,7 +309,7 @@ impl IndexWriter for LocalWriter<'_> {
         self.added.insert(document.id.clone(), place);
         match found {
             Some(found) => {
-                self.remove(&found);
+                self.remove(&document.id, &found);
                 Ok(Put::Replaced)
             }
             None => Ok(Put::Added),
@@ -305,7 +323,7 @@ impl IndexWriter for LocalWriter<'_> {
         let Some(found) = self.find(id) else {
             return Ok(false);
         };
-        self.remove(&found);
+        self.remove(id, &found);
         self.added.remove(id);
         Ok(true)
     }
@@ -320,14 +338,16 @@ impl IndexWriter for LocalWriter<'_> {
             if let Some(manifest) = &manifest {
                 writer.index.publish(manifest)?;
             }
-            Ok(manifest.is_some())
+            Ok(manifest)
         })?;
-        if published {
+        if let Some(manifest) = published {
+            let ids = self.take_ids(&manifest);
             self.staged.clear();
             self.added.clear();
             self.removed.clear();
             self.guard(|writer| {
                 writer.index.settle()?;
+                writer.index.snapshot.set_ids(ids);
                 writer.index.snapshot.ids().map(|_| ())
             })?;
         }

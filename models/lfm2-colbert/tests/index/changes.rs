@@ -139,6 +139,34 @@ fn a_writer_can_commit_again_and_again() {
 }
 
 #[test]
+fn a_writer_knows_its_documents_after_each_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = create(folder.path(), Engine::Exact);
+    let options = WriteOptions::default().with_duplicates(Duplicates::Replace);
+    let mut writer = index.writer(&options).unwrap();
+    let mut map = BTreeMap::new();
+    let mut random = Random(4);
+    for step in 0..200 {
+        let id = name((random.next() * 1000.0).abs() as usize % 9);
+        if random.next() > 0.2 {
+            assert_eq!(writer.delete(&id).unwrap(), map.remove(&id).is_some());
+        } else {
+            let vectors = random.vectors(step % 3, DIM);
+            writer.put(&Document::new(&*id), view(&vectors)).unwrap();
+            map.insert(id, vectors);
+        }
+        if step % 4 == 0 {
+            writer.commit().unwrap();
+        }
+        (0..9).for_each(|id| assert_eq!(writer.contains(&name(id)), map.contains_key(&name(id))));
+    }
+    writer.commit().unwrap();
+    drop(writer);
+    assert_eq!(contents(&*index), map);
+    assert_eq!(contents(&*open(folder.path())), map);
+}
+
+#[test]
 fn maintenance_gives_room_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = create(folder.path(), Engine::Exact);

@@ -1,4 +1,5 @@
 //! Indexes as a caller sees them: what goes in comes out, whatever happens to the files.
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 mod changes;
 mod damage;
