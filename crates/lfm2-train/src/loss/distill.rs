@@ -457,3 +457,7 @@ fn gaps(sorted: &[u32], len: usize) -> impl Iterator<Item = std::ops::Range<usiz
     let ends = sorted.iter().map(|&id| id as usize).chain([len]);
     starts.zip(ends).map(|(start, end)| start..end)
 }
+
+#[cfg(test)]
+#[path = "distill_tests.rs"]
+mod tests;
