@@ -30,7 +30,11 @@ impl LocalIndex {
     /// When there is something in the folder already, it cannot be written, or the options make no
     /// sense.
     pub fn create(folder: &Path, options: &CreateOptions) -> Result<Self> {
-        check_engine(options)?;
+        if options.dim == 0 {
+            let message = "an index of vectors without dimensions".to_owned();
+            return Err(IndexError::InvalidInput(message));
+        }
+        check_engine(options.engine, options.dim)?;
         std::fs::create_dir_all(folder).map_err(IndexError::io(folder))?;
         let _lock = WriteLock::acquire(folder)?;
         for entry in std::fs::read_dir(folder).map_err(IndexError::io(folder))? {
@@ -229,6 +233,19 @@ impl Index for LocalIndex {
         super::maintain::maintain(self, when)
     }
 
+    fn set_engine(&mut self, engine: Engine) -> Result<()> {
+        check_engine(engine, self.snapshot.manifest.dim)?;
+        let _lock = self.lock()?;
+        let mut next = self.snapshot.manifest.clone();
+        next.generation += 1;
+        next.engine = engine;
+        if engine == Engine::Exact {
+            next.plaid = None;
+        }
+        self.publish(&next)?;
+        self.settle()
+    }
+
     fn refresh(&mut self) -> Result<bool> {
         let newest = Manifest::read(&self.folder)?;
         let newer = newest != self.snapshot.manifest;
@@ -246,12 +263,9 @@ impl Index for LocalIndex {
     }
 }
 
-fn check_engine(options: &CreateOptions) -> Result<()> {
-    if options.dim == 0 {
-        let message = "an index of vectors without dimensions".to_owned();
-        return Err(IndexError::InvalidInput(message));
-    }
-    let Engine::Plaid(bits) = options.engine else {
+/// Whether this build can search vectors of `dim` values with an engine.
+fn check_engine(engine: Engine, dim: usize) -> Result<()> {
+    let Engine::Plaid(bits) = engine else {
         return Ok(());
     };
     if !cfg!(feature = "plaid") {
@@ -260,15 +274,11 @@ fn check_engine(options: &CreateOptions) -> Result<()> {
             hint: "this build has the exact engine only".to_owned(),
         });
     }
-    if plaid_fits(options.dim, bits.get()) {
+    if plaid_fits(dim, bits.get()) {
         Ok(())
     } else {
         Err(IndexError::Unsupported {
-            what: format!(
-                "plaid with {} dimensions of {} bits",
-                options.dim,
-                bits.get()
-            ),
+            what: format!("plaid with {dim} dimensions of {} bits", bits.get()),
             hint: "they must fill whole bytes; use the exact engine".to_owned(),
         })
     }

@@ -70,7 +70,8 @@ fn plan_plaid(index: &LocalIndex, when: Maintenance) -> Plaid {
         .sum();
     let others = manifest.segments.iter().filter(|segment| !covered(segment));
     let added: usize = others.map(|s| s.documents - s.deleted.len()).sum();
-    if when == Maintenance::Now || (deleted + added) * SHARE > entry.documents {
+    let stale = entry.bits != bits || (deleted + added) * SHARE > entry.documents;
+    if when == Maintenance::Now || stale {
         Plaid::Build(bits)
     } else {
         Plaid::Keep

@@ -113,6 +113,13 @@ pub trait Index: Debug + Send + Sync {
     /// As [`writer`](Self::writer), or when reading or writing fails, which leaves the index as it was.
     fn maintain(&mut self, when: Maintenance) -> Result<bool>;
 
+    /// Changes what to search with, from the next [maintenance](Self::maintain) on; without the
+    /// compressed form from now on.
+    ///
+    /// # Errors
+    /// As [`writer`](Self::writer), or when the engine cannot hold vectors of this width.
+    fn set_engine(&mut self, engine: Engine) -> Result<()>;
+
     /// Sees what others have committed since; says whether there was anything.
     ///
     /// # Errors

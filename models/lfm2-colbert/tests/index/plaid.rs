@@ -154,6 +154,27 @@ fn small_indexes_and_the_exact_engine_have_no_compressed_form() {
 }
 
 #[test]
+fn an_engine_can_be_changed_without_the_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = create(folder.path(), Engine::Exact);
+    fill(&mut *index, 0..300);
+    assert!(!index.maintain(Maintenance::Now).unwrap());
+    let mut bytes = Vec::new();
+    for bits in [Bits::Two, Bits::Four] {
+        index.set_engine(Engine::Plaid(bits)).unwrap();
+        assert!(index.maintain(Maintenance::WhenDue).unwrap());
+        assert!(!index.maintain(Maintenance::WhenDue).unwrap());
+        bytes.push(index.info().plaid_bytes);
+    }
+    assert!(bytes[0] < bytes[1]);
+    index.set_engine(Engine::Exact).unwrap();
+    assert_eq!((index.info().plaid_bytes, index.info().in_plaid), (0, 0));
+    let query = Random(8).vectors(4, DIM);
+    let hits = open(folder.path()).search(view(&query), &top(10)).unwrap();
+    assert_hits(&hits, &query, &expected(0..300), 10);
+}
+
+#[test]
 fn many_documents_are_compressed_by_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = create(folder.path(), Engine::Auto);
