@@ -60,7 +60,7 @@ pub fn write_safetensors<'a>(
     let (plans, tensors): (Vec<TensorPlan>, Vec<&Tensor>) = order.into_iter().unzip();
     let mut rest = tensors.into_iter();
     write_safetensors_streamed(path, plans, metadata, overwrite, |_, sink| {
-        rest.next().map_or(Ok(()), |tensor| sink(tensor))
+        rest.next().map_or(Ok(()), sink)
     })
 }
 
