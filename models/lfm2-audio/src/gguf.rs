@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
-use lfm2_hub::gguf::{GgufFile, OtherGguf};
+use lfm2_hub::gguf::{GgufFile, Metadata, OtherGguf};
 use lfm2_hub::{Error, Limits, Mapping, Result, StoredType, TensorInfo, TensorSource, Tokenizer};
 use lfm2_nn::{DType, Device, Tensor};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(crate) struct AudioGguf {
     backbone: GgufFile,
     encoder: OtherGguf,
     vocoder: OtherGguf,
-    detokenizer: Option<GgufFile>,
+    detokenizer: Option<OtherGguf>,
 }
 
 impl AudioGguf {
@@ -65,7 +65,7 @@ impl AudioGguf {
             encoder: OtherGguf::open(required("mmproj")?, limits, mapping)?,
             vocoder: OtherGguf::open(required("vocoder")?, limits, mapping)?,
             detokenizer: match detokenizer {
-                Some(path) => Some(GgufFile::open(path, limits, mapping)?),
+                Some(path) => Some(OtherGguf::open_stack(path, limits, mapping)?),
                 None => None,
             },
         })
@@ -143,11 +143,7 @@ impl AudioGguf {
             return Ok(None);
         };
         let tensors = file.tensors();
-        let mut config = file.config();
-        config["sliding_window"] = file
-            .metadata()
-            .usize("lfm2.attention.sliding_window")?
-            .into();
+        let mut config = stack(file.metadata())?;
         config["output_size"] = rows(&tensors, "dense_2.weight")?.into();
         let published = Published {
             backbone: tensors,
@@ -156,6 +152,35 @@ impl AudioGguf {
         };
         Ok(Some((config, Arc::new(published))))
     }
+}
+
+/// The description of a stack of LFM2 layers with a window, with the keys of a `config.json`.
+fn stack(metadata: &Metadata) -> Result<Value> {
+    let number = |key: &str| metadata.usize(&format!("lfm2.{key}"));
+    let layers = number("block_count")?;
+    let key = "lfm2.attention.head_count_kv";
+    let heads = metadata.integers_opt(key)?.unwrap_or_default();
+    let Some(kv_heads) = heads.iter().find(|heads| **heads > 0).filter(|_| heads.len() == layers)
+    else {
+        let detail = format!("{key}: expected {layers} numbers, not all 0, found {heads:?}");
+        return Err(Error::invalid_file(metadata.path(), detail));
+    };
+    let kinds = heads.iter().map(|heads| if *heads > 0 { "sliding_attention" } else { "conv" });
+    Ok(json!({
+        "model_type": "lfm2",
+        "hidden_size": number("embedding_length")?,
+        // The width in a GGUF file is the final one.
+        "intermediate_size": number("feed_forward_length")?,
+        "block_auto_adjust_ff_dim": false,
+        "num_hidden_layers": layers,
+        "num_attention_heads": number("attention.head_count")?,
+        "num_key_value_heads": kv_heads,
+        "layer_types": kinds.collect::<Vec<_>>(),
+        "conv_L_cache": number("shortconv.l_cache")?,
+        "norm_eps": metadata.float("lfm2.attention.layer_norm_rms_epsilon")?,
+        "rope_theta": metadata.float("lfm2.rope.freq_base")?,
+        "sliding_window": number("attention.sliding_window")?,
+    }))
 }
 
 /// The file that goes with the backbone at `path`: the one of the same name behind `part-`, or the only

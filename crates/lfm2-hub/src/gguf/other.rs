@@ -26,7 +26,18 @@ impl OtherGguf {
     /// # Errors
     /// As [`GgufFile::open`](super::GgufFile::open), without what the architecture says.
     pub fn open(path: impl AsRef<Path>, limits: &Limits, mapping: Mapping) -> Result<Self> {
-        Self::from_parts(split::open_all(path.as_ref(), limits, mapping)?)
+        let parts = split::open_all(path.as_ref(), limits, mapping)?;
+        Self::from_parts(parts, Naming::Own)
+    }
+
+    /// Opens the file at `path` with the tensors of LFM2 layers under the names of published checkpoints:
+    /// a stack of such layers in a model that is no text model.
+    ///
+    /// # Errors
+    /// As [`OtherGguf::open`].
+    pub fn open_stack(path: impl AsRef<Path>, limits: &Limits, mapping: Mapping) -> Result<Self> {
+        let parts = split::open_all(path.as_ref(), limits, mapping)?;
+        Self::from_parts(parts, Naming::Published)
     }
 
     /// Opens a file that is in memory; `name` stands for its path in messages.
@@ -39,10 +50,10 @@ impl OtherGguf {
         limits: &Limits,
     ) -> Result<Self> {
         let bytes = FileBytes::from_memory(name, bytes.into());
-        Self::from_parts(vec![Part::read(bytes, limits)?])
+        Self::from_parts(vec![Part::read(bytes, limits)?], Naming::Own)
     }
 
-    fn from_parts(parts: Vec<Part>) -> Result<Self> {
+    fn from_parts(parts: Vec<Part>, naming: Naming) -> Result<Self> {
         let Some(first) = parts.first() else {
             return Err(Error::InvalidInput(
                 "a model needs at least one file".to_owned(),
@@ -50,7 +61,7 @@ impl OtherGguf {
         };
         Ok(Self {
             metadata: first.header.metadata.clone(),
-            tensors: Arc::new(Tensors::new(parts, Naming::Own)?),
+            tensors: Arc::new(Tensors::new(parts, naming)?),
         })
     }
 
@@ -59,7 +70,8 @@ impl OtherGguf {
         &self.metadata
     }
 
-    /// The tensors, under the names and with the shapes they have in the file, outermost dimension first.
+    /// The tensors, with the shapes they have in the file, outermost dimension first, and under the names
+    /// they have there unless [opened otherwise](Self::open_stack).
     pub fn tensors(&self) -> Arc<dyn TensorSource> {
         Arc::clone(&self.tensors) as Arc<dyn TensorSource>
     }

@@ -23,7 +23,7 @@ const METADATA_BYTES: usize = 64 << 10;
 /// Bytes at the start in which a codec inside Ogg names itself.
 const SNIFFED: usize = 512;
 /// What can be read, for messages.
-const KNOWN: &str = "wav, flac, mp3 and ogg/vorbis are; convert it to one of them";
+const KNOWN: &str = "wav, flac, mp3 and ogg/vorbis are read; convert it to one of them";
 
 /// Formats that people try, by what their files contain near the start.
 const FOREIGN: [(&[u8], Option<usize>, &str); 7] = [
@@ -96,7 +96,13 @@ impl<'a> Decoding<'a> {
             .limit_visual_bytes(Limit::Maximum(METADATA_BYTES));
         let reader = symphonia::default::get_probe()
             .probe(&Hint::new(), source, FormatOptions::default(), metadata)
-            .map_err(unreadable)?;
+            .map_err(|error| match error {
+                // Nobody knows it, so it is nothing that could be supported.
+                SymphoniaError::Unsupported(why) if why.starts_with("core (probe)") => {
+                    invalid(format!("not a sound file: {KNOWN}"))
+                }
+                error => unreadable(error),
+            })?;
         let (track, decoder) = decoder(reader.as_ref())?;
         Ok(Self {
             reader,

@@ -20,15 +20,23 @@ const MAX_COEFFICIENTS: u64 = 16 << 20;
 pub struct Resampler {
     /// Input samples per group.
     step: usize,
-    /// Filters, one per output sample of a group, of `taps` coefficients each.
-    filters: Vec<f32>,
-    taps: usize,
-    /// Zeros before the first sample, and the reach of the filter.
+    /// One filter per output sample of a group.
+    filters: Vec<Filter>,
+    /// Samples that the filters of a group reach over.
+    window: usize,
+    /// Zeros before the first sample.
     width: usize,
     /// Input not yet passed by the filters, with the zeros in front.
     pending: Vec<f32>,
     read: u64,
     written: u64,
+}
+
+/// The part of a filter that is not zero, and where in the window it begins.
+#[derive(Debug, Clone)]
+struct Filter {
+    start: usize,
+    taps: Vec<f32>,
 }
 
 impl Resampler {
@@ -47,9 +55,8 @@ impl Resampler {
             return Ok(Self::identity());
         }
         let base = f64::from(step.min(phases)) * ROLL_OFF;
-        let width = (CROSSINGS * f64::from(step) / base).ceil() as usize;
-        let taps = 2 * width + step as usize;
-        let coefficients = taps as u64 * u64::from(phases);
+        let reach = CROSSINGS * f64::from(step) / base;
+        let coefficients = (2.0 * reach).ceil() as u64 * u64::from(phases);
         if coefficients > MAX_COEFFICIENTS {
             return Err(Error::Limit {
                 what: format!("filter coefficients for resampling from {from} to {to}"),
@@ -57,16 +64,24 @@ impl Resampler {
                 found: coefficients,
             });
         }
+        let width = reach.ceil() as usize;
         let filter = |phase: u32| {
-            (0..taps).map(move |tap| {
+            let centre = f64::from(step) * f64::from(phase) / f64::from(phases) + width as f64;
+            let start = (centre - reach).ceil().max(0.0) as usize;
+            let end = (centre + reach).floor() as usize;
+            let coefficient = |tap: usize| {
                 let input = (tap as f64 - width as f64) / f64::from(step);
                 coefficient(input - f64::from(phase) / f64::from(phases), base, step)
-            })
+            };
+            Filter {
+                start,
+                taps: (start..=end).map(coefficient).collect(),
+            }
         };
         Ok(Self {
             step: step as usize,
-            filters: (0..phases).flat_map(filter).collect(),
-            taps,
+            filters: (0..phases).map(filter).collect(),
+            window: 2 * width + step as usize,
             width,
             pending: vec![0.0; width],
             read: 0,
@@ -76,10 +91,14 @@ impl Resampler {
 
     /// Equal rates: samples pass untouched.
     fn identity() -> Self {
+        let through = Filter {
+            start: 0,
+            taps: vec![1.0],
+        };
         Self {
             step: 1,
-            filters: vec![1.0],
-            taps: 1,
+            filters: vec![through],
+            window: 1,
             width: 0,
             pending: Vec::new(),
             read: 0,
@@ -96,8 +115,7 @@ impl Resampler {
 
     /// Ends the input, appends the rest to `out`, and starts anew.
     pub fn finish(&mut self, out: &mut Vec<f32>) {
-        let phases = (self.filters.len() / self.taps) as u64;
-        let total = (self.read * phases).div_ceil(self.step as u64);
+        let total = (self.read * self.filters.len() as u64).div_ceil(self.step as u64);
         let silence = self.width + self.step;
         self.pending.resize(self.pending.len() + silence, 0.0);
         self.filter(out, total);
@@ -109,12 +127,12 @@ impl Resampler {
     /// Appends one group of samples for every whole window, up to `total` samples in all.
     fn filter(&mut self, out: &mut Vec<f32>, total: u64) {
         let mut start = 0;
-        while let Some(window) = self.pending.get(start..start + self.taps) {
-            for filter in self.filters.chunks_exact(self.taps) {
+        while let Some(window) = self.pending.get(start..start + self.window) {
+            for Filter { start, taps } in &self.filters {
                 if self.written == total {
                     break;
                 }
-                out.push(dot(filter, window));
+                out.push(dot(taps, &window[*start..][..taps.len()]));
                 self.written += 1;
             }
             start += self.step;
@@ -195,7 +213,8 @@ mod tests {
     #[test]
     fn au_04_rates_with_nothing_in_common_are_bounded() {
         assert_eq!(resample(&[0.0; 7_919], 7_919, 16_000).len(), 16_000);
-        let error = Resampler::new(383_981, 16_000).unwrap_err();
+        assert!(Resampler::new(383_981, 16_000).is_ok());
+        let error = Resampler::new(4_294_967_291, 4_294_967_279).unwrap_err();
         assert_eq!(error.kind(), lfm2_hub::ErrorKind::Limit);
         assert!(Resampler::new(0, 16_000).is_err());
     }
