@@ -125,6 +125,27 @@ impl View {
         &self.patches
     }
 
+    /// The view as a picture, for people to look at.
+    ///
+    /// # Errors
+    /// None for a view that came from a processor.
+    pub fn picture(&self) -> Result<Picture> {
+        let values = self.patches.len() / self.grid.patches().max(1);
+        let patch = (values / CHANNELS).isqrt().max(1);
+        let (width, height) = (self.grid.cols * patch, self.grid.rows * patch);
+        let mut pixels = vec![0; width * height * CHANNELS];
+        let lines = self.patches.chunks_exact(patch * CHANNELS).enumerate();
+        for (index, line) in lines {
+            let (place, y) = (index / patch, index % patch);
+            let (row, col) = (place / self.grid.cols, place % self.grid.cols);
+            let start = ((row * patch + y) * width + col * patch) * CHANNELS;
+            if let Some(target) = pixels.get_mut(start..start + line.len()) {
+                target.copy_from_slice(line);
+            }
+        }
+        Picture::new(width, height, pixels)
+    }
+
     /// What stands for its pixels.
     pub fn key(&self) -> ViewKey {
         self.key
@@ -175,6 +196,29 @@ mod tests {
         assert_eq!(patches[12..24], second);
         assert_eq!(patches[24..36], third);
         assert_eq!(patches.len(), 4 * 4 * 3);
+    }
+
+    #[test]
+    fn a_view_is_a_picture_again() {
+        let small =
+            serde_json::json!({"tile_size": 64, "min_image_tokens": 1, "max_image_tokens": 8});
+        let settings = ImageSettings::default().overridden(&small).unwrap();
+        let whole = numbered(96, 64);
+        let plan = ImagePlan::new(&settings, whole.size());
+        let views = View::all(&whole, &plan, &settings).unwrap();
+        assert_eq!(views[0].picture().unwrap(), whole);
+        let large = numbered(128, 192);
+        let plan = ImagePlan::new(&settings, large.size());
+        let views = View::all(&large, &plan, &settings).unwrap();
+        assert_eq!(views.len(), 7);
+        let tile = views[3].picture().unwrap();
+        assert_eq!(
+            (views[3].kind(), tile.row(0)),
+            (
+                ViewKind::Tile { row: 1, col: 1 },
+                &large.row(64)[64 * CHANNELS..],
+            )
+        );
     }
 
     #[test]

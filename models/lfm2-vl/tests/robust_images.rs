@@ -13,6 +13,7 @@ use image::{
 };
 use lfm2_hub::{Error, ErrorKind, Result};
 use lfm2_vl::{DecodeOptions, ImageLimits, ImageProcessor, ImageSettings, Picture};
+use proptest::prelude::*;
 
 fn decode(bytes: &[u8]) -> Result<Picture> {
     Picture::decode(bytes, &DecodeOptions::default())
@@ -49,6 +50,15 @@ fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u32).to_be_bytes();
     [&len[..], name, data, &(!crc).to_be_bytes()].concat()
 }
+
+/// Every format that is read.
+const FORMATS: [ImageFormat; 5] = [
+    ImageFormat::Png,
+    ImageFormat::Jpeg,
+    ImageFormat::WebP,
+    ImageFormat::Gif,
+    ImageFormat::Bmp,
+];
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
@@ -108,13 +118,7 @@ fn im_02_sizes_are_refused_by_the_header_alone() {
     let mut small = ImageLimits::default();
     (small.max_side, small.max_pixels, small.max_bytes) = (20, 300, 10_000);
     let small = DecodeOptions::default().with_limits(small);
-    for format in [
-        ImageFormat::Png,
-        ImageFormat::Jpeg,
-        ImageFormat::WebP,
-        ImageFormat::Gif,
-        ImageFormat::Bmp,
-    ] {
+    for format in FORMATS {
         let fits = Picture::decode(&encoded(&colours(17, 17), format), &small);
         assert_eq!(fits.unwrap().width(), 17, "{format:?}");
         for (width, height) in [(21, 2), (2, 21), (19, 19)] {
@@ -159,13 +163,7 @@ fn im_02_of_an_animation_the_first_frame_is_read() {
 
 #[test]
 fn im_03_no_picture_that_ends_too_early_is_shown() {
-    for format in [
-        ImageFormat::Png,
-        ImageFormat::Jpeg,
-        ImageFormat::WebP,
-        ImageFormat::Bmp,
-        ImageFormat::Gif,
-    ] {
+    for format in FORMATS {
         let whole = encoded(&colours(23, 19), format);
         let expected = decode(&whole).unwrap();
         for len in 0..whole.len() {
@@ -305,4 +303,61 @@ fn im_09_other_formats_are_named_with_those_we_read() {
         kind(b"<?xml version='1.0'?><Error/>"),
         ErrorKind::InvalidInput
     );
+}
+
+/// One change of a file: bytes at a place become others, are doubled, or go.
+#[derive(Debug, Clone)]
+enum Damage {
+    Flip(usize, u8),
+    Repeat(usize, usize),
+    Cut(usize, usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        (any::<usize>(), 1u8..).prop_map(|(at, bits)| Damage::Flip(at, bits)),
+        (any::<usize>(), 1usize..40).prop_map(|(at, len)| Damage::Repeat(at, len)),
+        (any::<usize>(), 1usize..40).prop_map(|(at, len)| Damage::Cut(at, len)),
+    ]
+}
+
+fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
+    for damage in damages {
+        let (Damage::Flip(at, _) | Damage::Repeat(at, _) | Damage::Cut(at, _)) = damage;
+        let at = at % bytes.len().max(1);
+        match damage {
+            Damage::Flip(_, bits) => bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= bits),
+            Damage::Repeat(_, len) => {
+                let part: Vec<u8> = bytes.iter().skip(at).take(*len).copied().collect();
+                bytes.splice(at..at, part);
+            }
+            Damage::Cut(_, len) => drop(bytes.drain(at..(at + len).min(bytes.len()))),
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn im_03_damaged_files_are_pictures_or_errors(
+        format in prop::sample::select(&FORMATS[..]), damages in prop::collection::vec(damage(), 1..6), grey in any::<bool>(),
+    ) {
+        let image = match grey {
+            true => DynamicImage::from(colours(21, 17).to_luma8()),
+            false => colours(21, 17),
+        };
+        // Not every encoder takes grey.
+        let mut whole = Cursor::new(Vec::new());
+        if image.write_to(&mut whole, format).is_err() {
+            whole = Cursor::new(encoded(&colours(21, 17), format));
+        }
+        let mut limits = ImageLimits::default();
+        limits.max_pixels = 1 << 20;
+        let options = DecodeOptions::default().with_limits(limits);
+        if let Ok(picture) = Picture::decode(&damaged(whole.into_inner(), &damages), &options) {
+            prop_assert_eq!(picture.pixels().len(), picture.width() * picture.height() * 3);
+        }
+    }
 }
