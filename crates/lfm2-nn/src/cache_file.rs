@@ -281,6 +281,30 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_forgot_keeps_the_newest_and_its_position() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let mut cache = filled();
+        let keys = |c: &Cache, start| -> anyhow::Result<Vec<f32>> {
+            let Some(LayerCache::Kv(slot)) = c.row(0).and_then(|r| r.layer(0)) else {
+                anyhow::bail!("no keys")
+            };
+            Ok(slot.k.narrow(1, start, 1)?.flatten_all()?.to_vec1()?)
+        };
+        let newest = keys(&cache, 2)?;
+        cache.forget(0, 9)?;
+        assert_eq!(cache.len(0), 3);
+        cache.forget(0, 1)?;
+        assert_eq!((cache.fed_ids(0), cache.position(0)), (vec![Some(7)], 3));
+        assert_eq!(keys(&cache, 0)?, newest);
+        assert!(cache.save(folder.path().join("a.cache")).is_err());
+        assert!(cache.cut(0, 0).is_err());
+        assert!(cache.forget(2, 1).is_err());
+        cache.clear_row(0);
+        assert_eq!(cache.position(0), 0);
+        Ok(())
+    }
+
+    #[test]
     fn another_models_cache_is_refused_by_layout() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("a.cache");

@@ -76,7 +76,9 @@ impl Depthformer {
             let to_logits = if config.tied {
                 embedding.as_linear()?
             } else {
-                weights.pp("to_logits").linear(width, CODE_ROWS, Bias::Without)?
+                weights
+                    .pp("to_logits")
+                    .linear(width, CODE_ROWS, Bias::Without)?
             };
             Ok(Codebook {
                 norm: RmsNorm::load(&weights.pp("embedding_norm"), width, EPS)?,
@@ -87,7 +89,9 @@ impl Depthformer {
         let layers = weights.pp("depthformer").pp("layers");
         Ok(Self {
             width,
-            codebooks: (0..codebooks).map(codebook).collect::<lfm2_hub::Result<_>>()?,
+            codebooks: (0..codebooks)
+                .map(codebook)
+                .collect::<lfm2_hub::Result<_>>()?,
             input: weights
                 .pp("depth_linear")
                 .linear(hidden, codebooks * width, Bias::With)?,
@@ -195,7 +199,9 @@ impl Layer {
         let (frames, positions, width) = x.dims3()?;
         let x = (x + self.attention.forward(&self.norm.forward(x)?)?)?;
         let normed = self.ffn_norm.forward(&x)?;
-        let fed = self.ffn.forward(&normed.reshape((frames * positions, width))?)?;
+        let fed = self
+            .ffn
+            .forward(&normed.reshape((frames * positions, width))?)?;
         x + fed.reshape((frames, positions, width))?
     }
 }
@@ -208,7 +214,10 @@ impl DepthAttention {
         let (width, head_dim) = (config.width, config.head_dim());
         let rows = (Self::HEADS + 2 * Self::KV_HEADS) * head_dim;
         let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
-            Ok(weights.pp(name).linear(input, output, Bias::Without)?.fine())
+            Ok(weights
+                .pp(name)
+                .linear(input, output, Bias::Without)?
+                .fine())
         };
         let norms = weights.pp("bounded_attention");
         let norm = |name: &str| RmsNorm::load(&norms.pp(name), head_dim, EPS);
@@ -250,7 +259,11 @@ impl DepthAttention {
             start += width;
             part.reshape((qkv.dim(0)?, heads, self.head_dim))
         };
-        let (q, k, v) = (part(Self::HEADS)?, part(Self::KV_HEADS)?, part(Self::KV_HEADS)?);
+        let (q, k, v) = (
+            part(Self::HEADS)?,
+            part(Self::KV_HEADS)?,
+            part(Self::KV_HEADS)?,
+        );
         Ok([self.q_norm.forward(&q)?, self.k_norm.forward(&k)?, v])
     }
 

@@ -160,12 +160,21 @@ fn stack(metadata: &Metadata) -> Result<Value> {
     let layers = number("block_count")?;
     let key = "lfm2.attention.head_count_kv";
     let heads = metadata.integers_opt(key)?.unwrap_or_default();
-    let Some(kv_heads) = heads.iter().find(|heads| **heads > 0).filter(|_| heads.len() == layers)
+    let Some(kv_heads) = heads
+        .iter()
+        .find(|heads| **heads > 0)
+        .filter(|_| heads.len() == layers)
     else {
         let detail = format!("{key}: expected {layers} numbers, not all 0, found {heads:?}");
         return Err(Error::invalid_file(metadata.path(), detail));
     };
-    let kinds = heads.iter().map(|heads| if *heads > 0 { "sliding_attention" } else { "conv" });
+    let kinds = heads.iter().map(|heads| {
+        if *heads > 0 {
+            "sliding_attention"
+        } else {
+            "conv"
+        }
+    });
     Ok(json!({
         "model_type": "lfm2",
         "hidden_size": number("embedding_length")?,
@@ -329,7 +338,9 @@ fn flat(name: &str, shape: Vec<usize>) -> Vec<usize> {
 impl TensorSource for Published {
     fn names(&self) -> Vec<String> {
         let backbone = self.backbone.names().into_iter().map(|name| {
-            let lfm = name.strip_prefix("model.").map(|rest| format!("lfm.{rest}"));
+            let lfm = name
+                .strip_prefix("model.")
+                .map(|rest| format!("lfm.{rest}"));
             lfm.unwrap_or(name)
         });
         let mut names: Vec<String> = backbone.collect();
@@ -398,8 +409,14 @@ mod tests {
             ("conformer.pre_encode.conv.5.weight", "a.conv1d.5.weight"),
             ("conformer.pre_encode.out.bias", "a.pre_encode.out.bias"),
             ("conformer.layers.3.norm_out.weight", "a.blk.3.ln2.weight"),
-            ("conformer.layers.11.self_attn.pos_bias_u", "a.blk.11.pos_bias_u"),
-            ("conformer.layers.0.feed_forward2.linear1.bias", "a.blk.0.ffn_up_1.bias"),
+            (
+                "conformer.layers.11.self_attn.pos_bias_u",
+                "a.blk.11.pos_bias_u",
+            ),
+            (
+                "conformer.layers.0.feed_forward2.linear1.bias",
+                "a.blk.0.ffn_up_1.bias",
+            ),
             ("audio_adapter.model.3.weight", "mm.a.mlp.3.weight"),
         ] {
             assert_eq!(encoder_name(published).as_deref(), Some(own));

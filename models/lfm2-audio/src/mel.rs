@@ -69,7 +69,10 @@ impl Mel {
         if whole && values.iter().all(|value| value.is_finite()) {
             return Ok(Self { values, features });
         }
-        let detail = format!("{} values are no frames of {features} features", values.len());
+        let detail = format!(
+            "{} values are no frames of {features} features",
+            values.len()
+        );
         Err(Error::InvalidInput(detail))
     }
 
@@ -303,7 +306,10 @@ impl MelStream {
             debug_assert!(transformed.is_ok());
             for filter in &tables.filters {
                 let bins = self.spectrum.iter().skip(filter.start);
-                let energy: f32 = bins.zip(&filter.weights).map(|(c, w)| c.norm_sqr() * w).sum();
+                let energy: f32 = bins
+                    .zip(&filter.weights)
+                    .map(|(c, w)| c.norm_sqr() * w)
+                    .sum();
                 self.log_mel.push((energy + LOG_GUARD).ln());
             }
             start += hop;
@@ -322,7 +328,9 @@ fn normalise(values: &mut [f32], features: usize, valid: usize) {
     let frames = valid.max(1) as f64;
     let mut mean = vec![0f64; features];
     for frame in clip.chunks_exact(features) {
-        mean.iter_mut().zip(frame).for_each(|(m, v)| *m += f64::from(*v));
+        mean.iter_mut()
+            .zip(frame)
+            .for_each(|(m, v)| *m += f64::from(*v));
     }
     mean.iter_mut().for_each(|m| *m /= frames);
     let mut squares = vec![0f64; features];
@@ -370,7 +378,10 @@ fn filters(features: usize, n_fft: usize, sample_rate: f64) -> Vec<Filter> {
         };
         let weights: Vec<f64> = (0..=n_fft / 2).map(weight).collect();
         let start = weights.iter().position(|w| *w > 0.0).unwrap_or(0);
-        let end = weights.iter().rposition(|w| *w > 0.0).map_or(start, |i| i + 1);
+        let end = weights
+            .iter()
+            .rposition(|w| *w > 0.0)
+            .map_or(start, |i| i + 1);
         Filter {
             start,
             weights: weights[start..end].iter().map(|w| *w as f32).collect(),
@@ -425,7 +436,11 @@ mod tests {
     fn short_clips_get_silence_until_there_are_enough_frames() {
         for (samples, frames) in [(1, 10), (1279, 10), (1280, 9), (1440, 10)] {
             let clip = Clip::new(vec![0.5; samples], 16_000).unwrap();
-            assert_eq!(front().features(&clip).unwrap().frames(), frames, "{samples}");
+            assert_eq!(
+                front().features(&clip).unwrap().frames(),
+                frames,
+                "{samples}"
+            );
         }
     }
 

@@ -78,7 +78,12 @@ mod tests {
         let all = Tensor::new(&values, &Device::Cpu)?
             .reshape((1, 1, 2, 4))?
             .repeat((1, 4, 1, 1))?;
-        let all: Vec<f32> = rotary.rotate_all(&all)?.get(0)?.get(3)?.flatten_all()?.to_vec1()?;
+        let all: Vec<f32> = rotary
+            .rotate_all(&all)?
+            .get(0)?
+            .get(3)?
+            .flatten_all()?
+            .to_vec1()?;
         assert!(all.iter().zip(one).all(|(a, b)| (a - b).abs() < 1e-6));
         Ok(())
     }

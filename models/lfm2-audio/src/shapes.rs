@@ -55,7 +55,10 @@ pub fn model(config: &AudioConfig) -> Shapes {
     adapter.biased("3", &[hidden, hidden]);
     let rows = config.codebooks * CODE_ROWS;
     list.weight("audio_embedding.embedding", &[rows, hidden]);
-    list.biased("depth_linear", &[config.codebooks * config.depth.width, hidden]);
+    list.biased(
+        "depth_linear",
+        &[config.codebooks * config.depth.width, hidden],
+    );
     depth(&config.depth, config.codebooks, &mut list);
     shapes
 }
@@ -115,7 +118,10 @@ fn encoder(config: &EncoderConfig, list: &mut List<'_>) {
     first.biased("conv.0", &[channels, 1, 3, 3]);
     for depthwise in [2, 5] {
         first.biased(&format!("conv.{depthwise}"), &[channels, 1, 3, 3]);
-        first.biased(&format!("conv.{}", depthwise + 1), &[channels, channels, 1, 1]);
+        first.biased(
+            &format!("conv.{}", depthwise + 1),
+            &[channels, channels, 1, 1],
+        );
     }
     let bins = (0..3).fold(config.features, |bins, _| bins.div_ceil(2));
     first.biased("out", &[width, channels * bins]);
@@ -195,7 +201,10 @@ fn mimi_transformer(config: &MimiConfig, list: &mut List<'_>) {
 
 fn residual(config: &MimiConfig, channels: usize, list: &mut List<'_>) {
     let inner = channels / config.compress;
-    list.biased("block.1.conv.conv", &[inner, channels, config.residual_kernel]);
+    list.biased(
+        "block.1.conv.conv",
+        &[inner, channels, config.residual_kernel],
+    );
     list.biased("block.3.conv.conv", &[channels, inner, 1]);
 }
 
@@ -213,7 +222,10 @@ fn seanet_decoder(config: &MimiConfig, list: &mut List<'_>) {
         residual(config, channels, &mut list.below(at + 1));
     }
     let at = 2 + 3 * config.ratios.len();
-    list.biased(&format!("{at}.conv.conv"), &[1, channels, config.last_kernel]);
+    list.biased(
+        &format!("{at}.conv.conv"),
+        &[1, channels, config.last_kernel],
+    );
 }
 
 fn seanet_encoder(config: &MimiConfig, list: &mut List<'_>) {

@@ -1,4 +1,5 @@
 //! Layouts of checkpoints: tied tensors left out, shards, four GGUF files, and what is refused.
+#![cfg(feature = "audio-files")]
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on should say where"
@@ -12,11 +13,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lfm2_audio::{
-    AudioConfig, AudioModel, AudioOptions, Clip, DetokenizerConfig, Event, GenerationOptions, Mode, Piece,
-    Sampling, Sequence, Vocoder, Voice, shapes,
+    AudioConfig, AudioModel, AudioOptions, Clip, DetokenizerConfig, Event, GenerationOptions, Mode,
+    Piece, Sampling, Sequence, Vocoder, Voice, shapes,
 };
 use lfm2_hub::gguf::{Array, Metadata, NewTensor, Quantization, Value as GgufValue, write_gguf};
-use lfm2_hub::{Error, ErrorKind, Limits, ModelSource, Overwrite, Result as HubResult, write_safetensors};
+use lfm2_hub::{
+    Error, ErrorKind, Limits, ModelSource, Overwrite, Result as HubResult, write_safetensors,
+};
 use lfm2_nn::{Accuracy, DType, Device, Tensor};
 use lfm2_text::LoadOptions;
 use serde_json::{Value, json};
@@ -43,7 +46,12 @@ fn detokenizer_json() -> Value {
 
 fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    Ok(write_safetensors(path, named, &BTreeMap::new(), Overwrite::Replace)?)
+    Ok(write_safetensors(
+        path,
+        named,
+        &BTreeMap::new(),
+        Overwrite::Replace,
+    )?)
 }
 
 /// A folder in the released layout.
@@ -80,7 +88,11 @@ fn outputs(model: &AudioModel) -> Result<Vec<(&'static str, Tensor)>> {
     let clip = Clip::new((0..9_000).map(|_| numbers.next()).collect(), 16_000)?;
     let mel = model.front_end().features(&clip)?;
     let frames = vec![lfm2_audio::Frame::new((0..8).map(|k| k * 17).collect())];
-    let pieces = vec![Piece::Text(vec![1, 300]), Piece::Clip(mel), Piece::Frames(frames)];
+    let pieces = vec![
+        Piece::Text(vec![1, 300]),
+        Piece::Clip(mel),
+        Piece::Frames(frames),
+    ];
     let x = model.embed(&Sequence::from(pieces))?;
     let codes = Tensor::new(&[[1u32, 2, 3, 4, 5, 6, 7, 8]], &Device::Cpu)?;
     let hidden = x.narrow(0, 0, 1)?;
@@ -135,7 +147,10 @@ fn shards_make_the_same_model() -> Result<()> {
         save(&sharded.join(format!("part-{i}.safetensors")), shard)?;
     }
     let index = json!({"metadata": {}, "weight_map": map});
-    std::fs::write(sharded.join("model.safetensors.index.json"), index.to_string())?;
+    std::fs::write(
+        sharded.join("model.safetensors.index.json"),
+        index.to_string(),
+    )?;
     ensure_same(&open(&folder.path().join("whole"))?, &open(&sharded)?, 0.0)
 }
 
@@ -147,11 +162,17 @@ fn missing_and_misshapen_tensors_are_named() -> Result<()> {
     let tensor = weights.remove(name).context(name)?;
     write_folder(folder.path(), &weights)?;
     let error = open(folder.path()).unwrap_err();
-    assert!(matches!(&error, Error::MissingTensor { name: found } if found == name), "{error}");
+    assert!(
+        matches!(&error, Error::MissingTensor { name: found } if found == name),
+        "{error}"
+    );
     weights.insert(name.to_owned(), tensor.narrow(0, 0, 5)?.copy()?);
     write_folder(folder.path(), &weights)?;
     let error = open(folder.path()).unwrap_err();
-    assert!(matches!(&error, Error::TensorShape { name: found, .. } if found == name), "{error}");
+    assert!(
+        matches!(&error, Error::TensorShape { name: found, .. } if found == name),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -177,7 +198,10 @@ fn without_a_decoder_of_sound_there_is_text_only() -> Result<()> {
     let error = model.speak("hello", &Voice::UkMale, &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let clip = Clip::new(vec![0.1; 4_000], 16_000)?;
-    model.transcribe(&clip)?.take(3).collect::<HubResult<Vec<_>>>()?;
+    model
+        .transcribe(&clip)?
+        .take(3)
+        .collect::<HubResult<Vec<_>>>()?;
     Ok(())
 }
 
@@ -189,19 +213,33 @@ fn answers_come_as_text_frames_and_sound() -> Result<()> {
     let model = open(folder.path())?;
     assert!(matches!(model.vocoder(), Some(Vocoder::Detokenizer(_))));
     let clip = Clip::new(vec![0.1; 4_000], 16_000)?;
-    let mut options = GenerationOptions::chat().with_max_new_tokens(30).with_seed(5);
+    let mut options = GenerationOptions::chat()
+        .with_max_new_tokens(30)
+        .with_seed(5);
     options.text = Sampling::new(3.0, 100);
     let run = || -> Result<Vec<Event>> {
         Ok(model.converse(&clip, &options)?.collect::<HubResult<_>>()?)
     };
     let events = run()?;
-    let frames = events.iter().filter(|e| matches!(e, Event::Frame(f) if f.is_sound())).count();
+    let frames = events
+        .iter()
+        .filter(|e| matches!(e, Event::Frame(f) if f.is_sound()))
+        .count();
     let samples: usize = events
         .iter()
-        .map(|e| if let Event::Samples(samples) = e { samples.len() } else { 0 })
+        .map(|e| {
+            if let Event::Samples(samples) = e {
+                samples.len()
+            } else {
+                0
+            }
+        })
         .sum();
     ensure!(frames >= 12, "{frames} frames");
-    ensure!(samples == frames * lfm2_audio::FRAME_SAMPLES, "{samples} samples of {frames} frames");
+    ensure!(
+        samples == frames * lfm2_audio::FRAME_SAMPLES,
+        "{samples} samples of {frames} frames"
+    );
     ensure!(events == run()?, "the same seed gives the same answer");
 
     // Another turn goes on in the same session.
@@ -233,11 +271,18 @@ fn write_gguf_file(
         kind,
     };
     let tensors: Vec<NewTensor> = named.iter().map(new).collect();
-    write_gguf(path, Overwrite::Replace, &head, &tensors, |i, out: &mut dyn Write| {
-        let values = named[i].1.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        out.write_all(&bytes).map_err(|error| Error::io(path, error))
-    })?;
+    write_gguf(
+        path,
+        Overwrite::Replace,
+        &head,
+        &tensors,
+        |i, out: &mut dyn Write| {
+            let values = named[i].1.flatten_all()?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            out.write_all(&bytes)
+                .map_err(|error| Error::io(path, error))
+        },
+    )?;
     Ok(())
 }
 
@@ -334,7 +379,9 @@ fn stack_tensors(all: &HashMap<String, Tensor>) -> Result<Vec<(String, Tensor)>>
         };
         let own = match rest.strip_prefix("layers.") {
             Some(layer) => {
-                let own = NAMES.iter().find(|(from, _)| layer.contains(&format!(".{from}.")));
+                let own = NAMES
+                    .iter()
+                    .find(|(from, _)| layer.contains(&format!(".{from}.")));
                 let (from, to) = own.with_context(|| name.clone())?;
                 format!("blk.{}", layer.replace(from, to))
             }
@@ -343,7 +390,11 @@ fn stack_tensors(all: &HashMap<String, Tensor>) -> Result<Vec<(String, Tensor)>>
                 .replace("embedding_norm", "token_embd_norm"),
         };
         let short = own.ends_with("shortconv.conv.weight");
-        let tensor = if short { tensor.squeeze(1)? } else { tensor.clone() };
+        let tensor = if short {
+            tensor.squeeze(1)?
+        } else {
+            tensor.clone()
+        };
         named.push((own, tensor));
     }
     Ok(named)
@@ -353,18 +404,34 @@ fn stack_tensors(all: &HashMap<String, Tensor>) -> Result<Vec<(String, Tensor)>>
 fn stack_metadata(config: &lfm2_text::TextConfig) -> Vec<(&'static str, GgufValue)> {
     let number = |n: usize| GgufValue::U32(n as u32);
     let kv = config.layers.iter().map(|kind| {
-        if kind.is_attention() { config.kv_heads as i32 } else { 0 }
+        if kind.is_attention() {
+            config.kv_heads as i32
+        } else {
+            0
+        }
     });
     vec![
         ("general.architecture", text("lfm2")),
         ("lfm2.block_count", number(config.layers.len())),
-        ("lfm2.context_length", number(config.max_position_embeddings)),
+        (
+            "lfm2.context_length",
+            number(config.max_position_embeddings),
+        ),
         ("lfm2.embedding_length", number(config.hidden_size)),
         ("lfm2.feed_forward_length", number(config.ffn_width)),
         ("lfm2.attention.head_count", number(config.heads)),
-        ("lfm2.attention.head_count_kv", GgufValue::Array(Array::I32(kv.collect()))),
-        ("lfm2.attention.layer_norm_rms_epsilon", GgufValue::F32(config.norm_eps as f32)),
-        ("lfm2.rope.freq_base", GgufValue::F32(config.rope.theta as f32)),
+        (
+            "lfm2.attention.head_count_kv",
+            GgufValue::Array(Array::I32(kv.collect())),
+        ),
+        (
+            "lfm2.attention.layer_norm_rms_epsilon",
+            GgufValue::F32(config.norm_eps as f32),
+        ),
+        (
+            "lfm2.rope.freq_base",
+            GgufValue::F32(config.rope.theta as f32),
+        ),
         ("lfm2.shortconv.l_cache", number(config.conv_width)),
         ("lfm2.vocab_size", number(config.vocab_size)),
     ]
@@ -383,9 +450,18 @@ fn tokenizer_metadata() -> Result<Vec<(&'static str, GgufValue)>> {
     Ok(vec![
         ("tokenizer.ggml.model", text("gpt2")),
         ("tokenizer.ggml.pre", text("lfm2")),
-        ("tokenizer.ggml.token_type", GgufValue::Array(Array::I32(types.collect()))),
-        ("tokenizer.ggml.tokens", GgufValue::Array(Array::String(tokens))),
-        ("tokenizer.ggml.merges", GgufValue::Array(Array::String(Vec::new()))),
+        (
+            "tokenizer.ggml.token_type",
+            GgufValue::Array(Array::I32(types.collect())),
+        ),
+        (
+            "tokenizer.ggml.tokens",
+            GgufValue::Array(Array::String(tokens)),
+        ),
+        (
+            "tokenizer.ggml.merges",
+            GgufValue::Array(Array::String(Vec::new())),
+        ),
         ("tokenizer.ggml.bos_token_id", GgufValue::U32(1)),
         ("tokenizer.ggml.eos_token_id", GgufValue::U32(7)),
     ])
@@ -411,7 +487,10 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
         ("clip.projector_type", text("lfm2a")),
         ("clip.audio.block_count", number(config.encoder.layers)),
         ("clip.audio.embedding_length", number(config.encoder.width)),
-        ("clip.audio.attention.head_count", number(config.encoder.heads)),
+        (
+            "clip.audio.attention.head_count",
+            number(config.encoder.heads),
+        ),
         ("clip.audio.num_mel_bins", number(config.encoder.features)),
     ];
     write_gguf_file(&path("mmproj-"), encoder, &encoder_tensors(&all)?)?;
@@ -424,15 +503,24 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
     let named = all.iter().filter(|(name, _)| depth(name));
     let table = sound.iter().filter(|(name, _)| name.starts_with("emb."));
     let renamed = named.chain(table).map(|(name, tensor)| {
-        (name.replace(".bounded_attention.", ".attention."), tensor.clone())
+        (
+            name.replace(".bounded_attention.", ".attention."),
+            tensor.clone(),
+        )
     });
     let renamed: Vec<(String, Tensor)> = renamed.collect();
     write_gguf_file(&path("vocoder-"), vocoder, &renamed)?;
     let mut metadata = stack_metadata(&stack);
-    metadata.push(("lfm2.attention.sliding_window", number(stack.sliding_window)));
+    metadata.push((
+        "lfm2.attention.sliding_window",
+        number(stack.sliding_window),
+    ));
     let mut named = stack_tensors(&sound)?;
     for part in ["weight", "bias"] {
-        named.push((format!("dense_2.{part}"), sound[&format!("lin.{part}")].clone()));
+        named.push((
+            format!("dense_2.{part}"),
+            sound[&format!("lin.{part}")].clone(),
+        ));
     }
     write_gguf_file(&path("tokenizer-"), metadata, &named)?;
 

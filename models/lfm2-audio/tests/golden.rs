@@ -1,11 +1,10 @@
 //! Every golden set against the reference: features, encoder, sequences, traces, codecs, losses.
+#![cfg(feature = "audio-files")]
 
 mod support;
 
 use anyhow::{Context, Result, ensure};
-use lfm2_audio::{
-    Chat, Frame, GenerationOptions, Mode, Piece, Role, Sample, Sequence, Token,
-};
+use lfm2_audio::{Chat, Frame, GenerationOptions, Mode, Piece, Role, Sample, Sequence, Token};
 use lfm2_nn::{CacheSpec, Decoder, Device, Input, Module, Step, Tensor, Want};
 use serde_json::Value;
 use support::{Set, ensure_close, ensure_wave, for_every_set, frames, ids, largest_difference};
@@ -29,7 +28,10 @@ fn features_and_resampled_waves_are_the_references() -> Result<()> {
             ensure!(facts["sample_rate"] == clip.rate(), "{name}: rate");
             ensure!(facts["samples"] == clip.samples().len(), "{name}: samples");
             let wave = clip.resampled(front.config().sample_rate)?;
-            ensure!(facts["samples_16k"] == wave.samples().len(), "{name}: resampled");
+            ensure!(
+                facts["samples_16k"] == wave.samples().len(),
+                "{name}: resampled"
+            );
             if let Some(expected) = golden.find(&format!("{name}.wave16k")) {
                 let difference =
                     largest_difference(name, wave.samples(), &expected.to_vec1::<f32>()?)?;
@@ -78,14 +80,29 @@ fn the_encoder_and_its_parts_are_the_references() -> Result<()> {
             let get = |part: &str| golden.get(&format!("{name}.{part}"));
             let mel = set.mel(name)?.tensor(&Device::Cpu)?;
             let x = encoder.subsample(&mel)?;
-            ensure_close(&format!("{name}.subsampled"), &x, get("subsampled")?, TOLERANCE)?;
+            ensure_close(
+                &format!("{name}.subsampled"),
+                &x,
+                get("subsampled")?,
+                TOLERANCE,
+            )?;
             let steps = [x.dim(0)?];
             let first = encoder.run_layers(&x, &steps, 0..1)?;
             ensure_close(&format!("{name}.layer0"), &first, get("layer0")?, TOLERANCE)?;
             let encoded = encoder.run_layers(&first, &steps, 1..encoder.layers())?;
-            ensure_close(&format!("{name}.encoded"), &encoded, get("encoded")?, TOLERANCE)?;
+            ensure_close(
+                &format!("{name}.encoded"),
+                &encoded,
+                get("encoded")?,
+                TOLERANCE,
+            )?;
             let adapted = model.adapter().forward(&encoded)?;
-            ensure_close(&format!("{name}.adapted"), &adapted, get("adapted")?, TOLERANCE)?;
+            ensure_close(
+                &format!("{name}.adapted"),
+                &adapted,
+                get("adapted")?,
+                TOLERANCE,
+            )?;
         }
         Ok(())
     })
@@ -105,7 +122,9 @@ fn clips_of_a_batch_are_the_references() -> Result<()> {
         let features = PAIR
             .iter()
             .map(|name| Ok(set.mel(name)?.tensor(&Device::Cpu)?));
-        let encoded = model.encoder().forward(&features.collect::<Result<Vec<_>>>()?)?;
+        let encoded = model
+            .encoder()
+            .forward(&features.collect::<Result<Vec<_>>>()?)?;
         for (i, encoded) in encoded.iter().enumerate() {
             let name = format!("pair.{i}.encoded");
             ensure_close(&name, encoded, golden.get(&name)?, TOLERANCE)?;
@@ -182,7 +201,10 @@ fn chats_become_the_references_sequences() -> Result<()> {
             ensure!(ids(&chats[name]["text_ids"])? == text, "{name}: {text:?}");
             if chats[name]["audio_out"].is_array() {
                 let expected = frames(&chats[name]["audio_out"])?;
-                ensure!(expected.iter().map(Frame::codes).eq(&said), "{name}: {said:?}");
+                ensure!(
+                    expected.iter().map(Frame::codes).eq(&said),
+                    "{name}: {said:?}"
+                );
             }
         }
         Ok(())
@@ -210,7 +232,9 @@ fn prefill_gives_the_references_states() -> Result<()> {
             if let Some(expected) = golden.find(&format!("{name}.hidden")) {
                 ensure_close(&format!("{name}.hidden"), &hidden, expected, TOLERANCE)?;
             }
-            let logits = text.head(&hidden.narrow(0, hidden.dim(0)? - 1, 1)?)?.squeeze(0)?;
+            let logits = text
+                .head(&hidden.narrow(0, hidden.dim(0)? - 1, 1)?)?
+                .squeeze(0)?;
             let expected = golden.get(&format!("{name}.text_logits"))?;
             ensure_close(&format!("{name}.text_logits"), &logits, expected, TOLERANCE)?;
         }
@@ -230,10 +254,12 @@ fn the_depth_model_is_the_references() -> Result<()> {
         let hidden = golden.get("hidden")?;
         let expected = golden.ids("greedy_frames")?;
         for (i, expected) in expected.iter().enumerate() {
-            let codes = model.depthformer().frame(&hidden.narrow(0, i, 1)?, |_, logits| {
-                let best = (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1));
-                Ok(best.map_or(0, |best| best.0))
-            })?;
+            let codes = model
+                .depthformer()
+                .frame(&hidden.narrow(0, i, 1)?, |_, logits| {
+                    let best = (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1));
+                    Ok(best.map_or(0, |best| best.0))
+                })?;
             ensure!(&codes == expected, "frame {i}: {codes:?}, {expected:?}");
         }
         let forced = golden.ids("forced_codes")?;
@@ -247,10 +273,18 @@ fn the_depth_model_is_the_references() -> Result<()> {
             ensure_close(name, &logits.narrow(2, start, width)?, expected, TOLERANCE)?;
         }
         let best = logits.argmax(2)?.to_vec2::<u32>()?;
-        ensure!(best == golden.ids("forced_argmax")?, "forced_argmax: {best:?}");
+        ensure!(
+            best == golden.ids("forced_argmax")?,
+            "forced_argmax: {best:?}"
+        );
         let frames: Vec<Frame> = forced.into_iter().map(Frame::new).collect();
         let sums = model.embed_frames(&frames)?;
-        ensure_close("frame embedding", &sums, golden.get("forced_frame_embedding")?, TOLERANCE)
+        ensure_close(
+            "frame embedding",
+            &sums,
+            golden.get("forced_frame_embedding")?,
+            TOLERANCE,
+        )
     })
 }
 
@@ -267,7 +301,10 @@ fn greedy_traces_are_the_references() -> Result<()> {
                 Some("interleaved") => Mode::Interleaved,
                 other => anyhow::bail!("{name}: mode {other:?}"),
             };
-            ensure!(trace["greedy"] == true, "{name}: only greedy traces are known");
+            ensure!(
+                trace["greedy"] == true,
+                "{name}: only greedy traces are known"
+            );
             let most = trace["max_new_tokens"].as_u64().context("max_new_tokens")?;
             let options = GenerationOptions::greedy().with_max_new_tokens(most as usize);
             let mut session = model.session();
@@ -279,7 +316,10 @@ fn greedy_traces_are_the_references() -> Result<()> {
                     Some(Token::Frame(frame)) => Piece::Frames(vec![frame]),
                     None => anyhow::bail!("{name}: ends before step {i}"),
                 };
-                ensure!(found == expected, "{name}: step {i}: {found:?}, {expected:?}");
+                ensure!(
+                    found == expected,
+                    "{name}: step {i}: {found:?}, {expected:?}"
+                );
             }
             let more = generation.next(&mut session)?;
             ensure!(more.is_none(), "{name}: goes on with {more:?}");
@@ -341,20 +381,34 @@ fn mimi_decodes_and_encodes_as_the_reference() -> Result<()> {
         };
         let codes = golden.frames("codes")?;
         let latents = mimi.latents(&codes)?;
-        ensure_close("latent", &latents.t()?.contiguous()?, golden.get("latent")?, TOLERANCE)?;
+        ensure_close(
+            "latent",
+            &latents.t()?.contiguous()?,
+            golden.get("latent")?,
+            TOLERANCE,
+        )?;
         let wave = golden.get("wave")?.to_vec1::<f32>()?;
         ensure_wave("mimi wave", &mimi.decode(&codes)?, &wave, WAVE)?;
 
         let encoder = set.mimi_encoder()?.context("no encoder")?;
         let clip = set.clip("speech_24k")?;
         let latents = encoder.latents(clip.samples())?.t()?.contiguous()?;
-        ensure_close("encode.latent", &latents, golden.get("encode.latent")?, TOLERANCE)?;
+        ensure_close(
+            "encode.latent",
+            &latents,
+            golden.get("encode.latent")?,
+            TOLERANCE,
+        )?;
         let found = encoder.encode(clip.samples())?.concat();
         let expected = golden.frames("encode.codes")?.concat();
         ensure!(found.len() == expected.len(), "{} codes", found.len());
         let differing = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
         // Nearest neighbours can tie.
-        ensure!(differing * 50 <= found.len(), "{differing} of {} codes differ", found.len());
+        ensure!(
+            differing * 50 <= found.len(),
+            "{differing} of {} codes differ",
+            found.len()
+        );
         Ok(())
     })
 }
@@ -382,7 +436,12 @@ fn the_detokenizer_is_the_references() -> Result<()> {
             ensure_close(name, &spectrum.get(row)?, golden.get(name)?, TOLERANCE)?;
         }
         let wave = golden.get("wave")?.to_vec1::<f32>()?;
-        ensure_wave("detokenizer wave", &detokenizer.decode(&codes)?, &wave, WAVE)
+        ensure_wave(
+            "detokenizer wave",
+            &detokenizer.decode(&codes)?,
+            &wave,
+            WAVE,
+        )
     })
 }
 
@@ -397,11 +456,20 @@ fn losses_of_a_training_sample_are_the_references() -> Result<()> {
         };
         let text = ids(&golden["text_ids"])?;
         let said = frames(&golden["assistant_frames"])?;
-        let letters: Vec<char> = golden["modality"].as_str().context("modality")?.chars().collect();
+        let letters: Vec<char> = golden["modality"]
+            .as_str()
+            .context("modality")?
+            .chars()
+            .collect();
         let sequence = by_modality(set, &golden, &letters, &text, &said)?;
-        let first = golden["supervised_from"].as_u64().context("supervised_from")? as usize;
+        let first = golden["supervised_from"]
+            .as_u64()
+            .context("supervised_from")? as usize;
         let supervised = (0..letters.len()).map(|i| i >= first).collect();
-        let losses = model.losses(&Sample { sequence, supervised })?;
+        let losses = model.losses(&Sample {
+            sequence,
+            supervised,
+        })?;
         for (name, found) in [
             ("loss", losses.total),
             ("text_loss", losses.text),
@@ -409,12 +477,18 @@ fn losses_of_a_training_sample_are_the_references() -> Result<()> {
         ] {
             let expected = golden[name].as_f64().context("a loss")?;
             let found = f64::from(found.to_scalar::<f32>()?);
-            ensure!((found - expected).abs() < 1e-3, "{name}: {found}, {expected}");
+            ensure!(
+                (found - expected).abs() < 1e-3,
+                "{name}: {found}, {expected}"
+            );
         }
         let weights = golden["audio_loss_weights"].as_array().context("weights")?;
         for (found, expected) in model.config().codebook_weights().iter().zip(weights) {
             let expected = expected.as_f64().context("a weight")?;
-            ensure!((f64::from(*found) - expected).abs() < 1e-3 * expected, "weight {found}");
+            ensure!(
+                (f64::from(*found) - expected).abs() < 1e-3 * expected,
+                "weight {found}"
+            );
         }
         Ok(())
     })
@@ -430,7 +504,10 @@ fn by_modality(
 ) -> Result<Sequence> {
     let chats = set.json("chats.json")?.context("chats.json")?;
     let asked = set.chat(&chats[golden["chat"].as_str().context("chat")?]["turns"])?;
-    let mut clips = asked.pieces().iter().filter(|piece| matches!(piece, Piece::Clip(_)));
+    let mut clips = asked
+        .pieces()
+        .iter()
+        .filter(|piece| matches!(piece, Piece::Clip(_)));
     let (mut text, mut said) = (text.iter(), said.iter());
     let mut sequence = Sequence::new();
     let mut i = 0;

@@ -106,7 +106,9 @@ fn silent_flac(frames: u32, claimed: u64) -> Vec<u8> {
 
 fn crc8(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ byte, |crc: u8, _| (crc << 1) ^ (if crc & 0x80 != 0 { 7 } else { 0 }))
+        (0..8).fold(crc ^ byte, |crc: u8, _| {
+            (crc << 1) ^ (if crc & 0x80 != 0 { 7 } else { 0 })
+        })
     })
 }
 
@@ -123,13 +125,23 @@ fn au_01_files_without_sound_are_refused() {
     assert_eq!(kind(Vec::new()), ErrorKind::InvalidInput);
     assert_eq!(kind(b"RIFF".to_vec()), ErrorKind::InvalidInput);
     assert_eq!(kind(Wav::pcm(Vec::new()).bytes()), ErrorKind::InvalidInput);
-    for magic in [&b""[..], b"fLaC", b"OggS\0\x02", b"ID3\x04", b"\xFF\xFB\x90\x64", b"RIFF\xFF\xFF\0\0WAVE"] {
+    for magic in [
+        &b""[..],
+        b"fLaC",
+        b"OggS\0\x02",
+        b"ID3\x04",
+        b"\xFF\xFB\x90\x64",
+        b"RIFF\xFF\xFF\0\0WAVE",
+    ] {
         let mut numbers = Numbers::new(magic.len() as u64 + 1);
         let noise = (0..20_000).map(|_| numbers.below(256) as u8);
         let bytes: Vec<u8> = magic.iter().copied().chain(noise).collect();
         if let Err(error) = decode(bytes) {
             let kind = error.kind();
-            assert!(matches!(kind, ErrorKind::InvalidInput | ErrorKind::Unsupported), "{error}");
+            assert!(
+                matches!(kind, ErrorKind::InvalidInput | ErrorKind::Unsupported),
+                "{error}"
+            );
         }
     }
 }
@@ -138,12 +150,22 @@ fn au_01_files_without_sound_are_refused() {
 fn au_01_a_truncated_tail_is_left_out() {
     let whole = wav_bytes(&tone(16_000), 16_000).unwrap();
     let clip = decode(whole[..whole.len() / 2].to_vec()).unwrap();
-    assert!((6_000..=8_000).contains(&clip.samples().len()), "{}", clip.samples().len());
+    assert!(
+        (6_000..=8_000).contains(&clip.samples().len()),
+        "{}",
+        clip.samples().len()
+    );
 
     let flac = silent_flac(10, 40_960);
     assert_eq!(decode(flac.clone()).unwrap().samples().len(), 40_960);
-    let cut = decode(flac[..flac.len() - 20].to_vec()).unwrap().samples().len();
-    assert!((4_096..40_960).contains(&cut) && cut.is_multiple_of(4_096), "{cut}");
+    let cut = decode(flac[..flac.len() - 20].to_vec())
+        .unwrap()
+        .samples()
+        .len();
+    assert!(
+        (4_096..40_960).contains(&cut) && cut.is_multiple_of(4_096),
+        "{cut}"
+    );
 }
 
 #[test]
@@ -168,7 +190,10 @@ fn au_03_decoding_stops_at_the_longest_duration() {
     let error = Clip::decode(bomb.clone(), &limits).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
     let limits = SoundLimits::default().with_max_bytes(1_000);
-    assert_eq!(Clip::decode(bomb, &limits).unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(
+        Clip::decode(bomb, &limits).unwrap_err().kind(),
+        ErrorKind::Limit
+    );
 }
 
 #[test]
@@ -179,7 +204,10 @@ fn au_04_rates_and_channels_out_of_range_are_refused() {
             ..Wav::pcm(vec![0; 3_200])
         };
         let kind = kind(wav.bytes());
-        assert!(matches!(kind, ErrorKind::InvalidInput | ErrorKind::Limit), "{rate}: {kind:?}");
+        assert!(
+            matches!(kind, ErrorKind::InvalidInput | ErrorKind::Limit),
+            "{rate}: {kind:?}"
+        );
     }
     for channels in [0, 9] {
         let wav = Wav {
@@ -187,7 +215,11 @@ fn au_04_rates_and_channels_out_of_range_are_refused() {
             ..Wav::pcm(vec![0; 18 * 100])
         };
         let kind = kind(wav.bytes());
-        let refused = [ErrorKind::InvalidInput, ErrorKind::Limit, ErrorKind::Unsupported];
+        let refused = [
+            ErrorKind::InvalidInput,
+            ErrorKind::Limit,
+            ErrorKind::Unsupported,
+        ];
         assert!(refused.contains(&kind), "{channels}: {kind:?}");
         let limits = SoundLimits::default();
         assert!(Clip::from_interleaved(&[0.0; 18], channels.into(), 16_000, &limits).is_err());
@@ -203,13 +235,18 @@ fn au_04_rates_and_channels_out_of_range_are_refused() {
 #[test]
 fn au_04_odd_samples_make_finite_features_or_none() {
     let front = MelFrontEnd::new(MelConfig::default()).unwrap();
-    let square: Vec<f32> = (0..16_000).map(|t| if t / 50 % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let square: Vec<f32> = (0..16_000)
+        .map(|t| if t / 50 % 2 == 0 { 1.0 } else { -1.0 })
+        .collect();
     for samples in [vec![0.3], vec![0.0; 16_000], square] {
         let clip = decode(Wav::floats(&samples).bytes()).unwrap();
         let mel = front.features(&clip).unwrap();
         assert!(mel.values().iter().all(|v| v.is_finite()));
         if samples.iter().all(|s| *s == 0.0) {
-            assert!(mel.values().iter().all(|v| v.abs() < 1e-3), "silence is quiet");
+            assert!(
+                mel.values().iter().all(|v| v.abs() < 1e-3),
+                "silence is quiet"
+            );
         }
     }
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
@@ -261,8 +298,19 @@ fn au_08_codes_out_of_range_are_errors_or_silence() {
     let frame = Frame::new(codes);
     assert!(!frame.is_end() && !frame.is_sound());
     assert!(vocoder.push(&mut stream, &frame).unwrap().is_empty());
-    assert_eq!(vocoder.push(&mut stream, &Frame::new(vec![5; 8])).unwrap().len(), 1_920);
-    assert!(Frame::new(vec![END_CODE, 1, 2]).codes().iter().all(|c| *c == END_CODE));
+    assert_eq!(
+        vocoder
+            .push(&mut stream, &Frame::new(vec![5; 8]))
+            .unwrap()
+            .len(),
+        1_920
+    );
+    assert!(
+        Frame::new(vec![END_CODE, 1, 2])
+            .codes()
+            .iter()
+            .all(|c| *c == END_CODE)
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Sound that comes in pieces is the sound that comes at once, from a state that does not grow.
+#![cfg(feature = "audio-files")]
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on should say where"

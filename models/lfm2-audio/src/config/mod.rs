@@ -133,7 +133,10 @@ impl AudioConfig {
         let encoder = encoder(root.section("encoder")?, limits)?;
         if encoder.features != mel.features {
             let detail = format!("{} and {} differ", encoder.features, mel.features);
-            return Err(Error::config("encoder.feat_in, preprocessor.features", detail));
+            return Err(Error::config(
+                "encoder.feat_in, preprocessor.features",
+                detail,
+            ));
         }
         // Whether to_logits of the whole frame is tied: it plays no part in what the model does.
         root.bool("tie_audio_embeddings")?;
@@ -323,7 +326,10 @@ fn positive(root: Section<'_>, key: &str, default: Option<f64>) -> Result<f64> {
     if found > 0.0 {
         return Ok(found);
     }
-    Err(Error::config(key, format!("expected a number above 0, found {found}")))
+    Err(Error::config(
+        key,
+        format!("expected a number above 0, found {found}"),
+    ))
 }
 
 /// Facts of the detokenizer: a text backbone whose attention looks at a window.

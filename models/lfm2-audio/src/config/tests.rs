@@ -58,7 +58,12 @@ fn the_released_sizes_are_read() {
 
 #[test]
 fn missing_structural_keys_are_named() {
-    for pointer in ["/codebooks", "/encoder/n_layers", "/depthformer/tie", "/preprocessor/n_fft"] {
+    for pointer in [
+        "/codebooks",
+        "/encoder/n_layers",
+        "/depthformer/tie",
+        "/preprocessor/n_fft",
+    ] {
         let error = refused(pointer, None);
         assert_eq!(error.kind(), ErrorKind::InvalidModel, "{pointer}");
         let key = pointer[1..].replace('/', ".");
@@ -119,12 +124,24 @@ fn a_list_of_contexts_counts_by_its_first() {
 
 #[test]
 fn cf_11_other_architectures_are_refused_by_name() {
-    let error = refused("/architectures", Some(json!(["Lfm3AudioForConditionalGeneration"])));
+    let error = refused(
+        "/architectures",
+        Some(json!(["Lfm3AudioForConditionalGeneration"])),
+    );
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("causal encoder"), "{error}");
     let error = refused("/architectures", Some(json!(["Lfm2ForCausalLM"])));
-    assert!(error.to_string().contains("Lfm2AudioForConditionalGeneration"), "{error}");
-    assert!(refused("/architectures", None).to_string().contains("architectures"));
+    assert!(
+        error
+            .to_string()
+            .contains("Lfm2AudioForConditionalGeneration"),
+        "{error}"
+    );
+    assert!(
+        refused("/architectures", None)
+            .to_string()
+            .contains("architectures")
+    );
 }
 
 #[test]
@@ -135,6 +152,9 @@ fn both_names_of_the_detokenizers_attention_mean_the_window() {
             "output_size": 1282, "vocab_size": 65536, "block_ff_dim": 3328});
         let config = DetokenizerConfig::from_json(&json, &Limits::default()).unwrap();
         assert_eq!(config.text.layers[1], LayerKind::SlidingAttention);
-        assert_eq!((config.text.sliding_window, config.text.ffn_width), (30, 2304));
+        assert_eq!(
+            (config.text.sliding_window, config.text.ffn_width),
+            (30, 2304)
+        );
     }
 }

@@ -139,7 +139,10 @@ mod tests {
         out.extend(istft.finish());
         assert_eq!(out.len(), 10 * hop);
         // Sum of windows over sum of squares is 2 / 1.5 where four windows overlap.
-        assert!(out[8..32].iter().all(|v| (v - 4.0 / 3.0).abs() < 1e-5), "{out:?}");
+        assert!(
+            out[8..32].iter().all(|v| (v - 4.0 / 3.0).abs() < 1e-5),
+            "{out:?}"
+        );
     }
 
     #[test]

@@ -57,7 +57,9 @@ impl Detokenizer {
                 .pp("emb")
                 .pp("emb")
                 .embedding(codebooks * CODES as usize, hidden)?,
-            out: weights.pp("lin").linear(hidden, config.output, Bias::With)?,
+            out: weights
+                .pp("lin")
+                .linear(hidden, config.output, Bias::With)?,
             stack: TextModel::load_trunk(config.text, &weights.pp("lfm"))?,
         };
         weights.finish();
@@ -116,7 +118,8 @@ impl Detokenizer {
             .broadcast_as((frames, STEPS_PER_FRAME, width))?
             .reshape((steps, width))?;
         let input = Input::Embeddings(&x);
-        self.stack.forward(input, &Step::single(steps), cache, Want::Hidden)
+        self.stack
+            .forward(input, &Step::single(steps), cache, Want::Hidden)
     }
 
     /// Logarithms of magnitudes and phases of hidden states, `(steps, output)`.

@@ -15,12 +15,7 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    pub(super) fn new(
-        longest: usize,
-        width: usize,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(longest: usize, width: usize, dtype: DType, device: &Device) -> Result<Self> {
         let distances = (2 * longest).saturating_sub(1);
         let mut values = Vec::with_capacity(distances * width);
         for row in 0..distances {
@@ -129,7 +124,13 @@ impl Attention {
     }
 
     /// Minus infinity where a query does not see a key, `(queries, keys)`.
-    fn mask(&self, first: usize, block: usize, len: usize, like: &Tensor) -> Result<Option<Tensor>> {
+    fn mask(
+        &self,
+        first: usize,
+        block: usize,
+        len: usize,
+        like: &Tensor,
+    ) -> Result<Option<Tensor>> {
         let [left, right] = self.context;
         if left.is_none() && right.is_none() {
             return Ok(None);
@@ -139,7 +140,13 @@ impl Attention {
                 && right.is_none_or(|right| key <= query + right)
         };
         let values = (first..first + block).flat_map(|query| {
-            (0..len).map(move |key| if sees(query, key) { 0.0 } else { f32::NEG_INFINITY })
+            (0..len).map(move |key| {
+                if sees(query, key) {
+                    0.0
+                } else {
+                    f32::NEG_INFINITY
+                }
+            })
         });
         let mask = Tensor::from_iter(values, like.device())?;
         Ok(Some(mask.reshape((block, len))?.to_dtype(like.dtype())?))

@@ -39,7 +39,9 @@ impl Encoder {
         let layer = |i| Layer::load(config, &weights.pp("layers").pp(i));
         Ok(Self {
             subsampling: Subsampling::load(config, &weights.pp("pre_encode"))?,
-            layers: (0..config.layers).map(layer).collect::<lfm2_hub::Result<_>>()?,
+            layers: (0..config.layers)
+                .map(layer)
+                .collect::<lfm2_hub::Result<_>>()?,
             config: config.clone(),
         })
     }
@@ -93,9 +95,9 @@ impl Encoder {
         let longest = steps.iter().copied().max().unwrap_or(0);
         let positions = Positions::new(longest, self.config.width, x.dtype(), x.device())?;
         let layers = self.layers.get(layers).unwrap_or_default();
-        layers.iter().try_fold(x.clone(), |x, layer| {
-            layer.forward(&x, steps, &positions)
-        })
+        layers
+            .iter()
+            .try_fold(x.clone(), |x, layer| layer.forward(&x, steps, &positions))
     }
 
     /// Number of layers.

@@ -145,11 +145,13 @@ fn taps(x: &Tensor, rows: &Rows) -> Result<Vec<Tensor>> {
     let out_bins = bins.div_ceil(2);
     let [before, after] = rows.border;
     // Even numbers of rows and bins, so that a step of two is a dimension.
-    let x = x
-        .pad_with_zeros(0, before, after + 1)?
-        .pad_with_zeros(1, 1, 2 * out_bins + 1 - bins)?;
+    let x =
+        x.pad_with_zeros(0, before, after + 1)?
+            .pad_with_zeros(1, 1, 2 * out_bins + 1 - bins)?;
     let out_rows = (before + len + after - 1) / 2;
-    let pairs = x.contiguous()?.reshape((out_rows + 1, 2, out_bins + 1, 2, channels))?;
+    let pairs = x
+        .contiguous()?
+        .reshape((out_rows + 1, 2, out_bins + 1, 2, channels))?;
     let tap = |i: usize| -> Result<Tensor> {
         let (dy, dx) = (i / 3, i % 3);
         pairs

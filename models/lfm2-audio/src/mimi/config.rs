@@ -80,7 +80,10 @@ impl MimiConfig {
         }
         let most = [self.context, self.codebooks, self.compress, self.filters];
         if most.contains(&0) || self.filters < self.compress {
-            return Err(Error::config("mimi", format!("sizes that cannot be: {self:?}")));
+            return Err(Error::config(
+                "mimi",
+                format!("sizes that cannot be: {self:?}"),
+            ));
         }
         Ok(())
     }

@@ -94,7 +94,9 @@ impl CausalConv {
 
 impl ConvState {
     pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |left| size_of_val(left.as_slice()))
+        self.0
+            .as_ref()
+            .map_or(0, |left| size_of_val(left.as_slice()))
     }
 }
 
@@ -183,7 +185,9 @@ impl Upsampling {
 
 impl UpsamplingState {
     pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |over| size_of_val(over.as_slice()))
+        self.0
+            .as_ref()
+            .map_or(0, |over| size_of_val(over.as_slice()))
     }
 }
 

@@ -69,12 +69,17 @@ impl Branch {
         let layers = weights.pp("vq").pp("layers");
         let codebook = |i: usize| Codebook::load(inner, &layers.pp(i).pp("_codebook"));
         let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
-            Ok(weights.pp(name).linear(input, output, Bias::Without)?.exact())
+            Ok(weights
+                .pp(name)
+                .linear(input, output, Bias::Without)?
+                .exact())
         };
         Ok(Self {
             input: linear("input_proj", outer, inner)?,
             output: linear("output_proj", inner, outer)?,
-            codebooks: (0..codebooks).map(codebook).collect::<lfm2_hub::Result<_>>()?,
+            codebooks: (0..codebooks)
+                .map(codebook)
+                .collect::<lfm2_hub::Result<_>>()?,
         })
     }
 

@@ -68,7 +68,10 @@ impl SeanetDecoder {
 
 impl DecoderState {
     pub(super) fn bytes(&self) -> usize {
-        let stages = self.stages.iter().map(|(up, conv)| up.bytes() + conv.bytes());
+        let stages = self
+            .stages
+            .iter()
+            .map(|(up, conv)| up.bytes() + conv.bytes());
         self.first.bytes() + stages.sum::<usize>() + self.last.bytes()
     }
 }
@@ -153,7 +156,9 @@ impl Residual {
     fn forward(&self, x: &Tensor, state: &mut ConvState) -> Result<Tensor> {
         let inner = self.conv.forward(&x.elu(1.0)?, state)?;
         // A kernel of one step leaves nothing behind.
-        let inner = self.pointwise.forward(&inner.elu(1.0)?, &mut ConvState::default())?;
+        let inner = self
+            .pointwise
+            .forward(&inner.elu(1.0)?, &mut ConvState::default())?;
         x + inner
     }
 }

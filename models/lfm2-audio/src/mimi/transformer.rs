@@ -116,8 +116,14 @@ impl Transformer {
         };
         let kv = KvRef::new(&sight.keys, &sight.values, sight.shape, sight.len);
         let mut mixed = vec![0.0; q.len()];
-        attention(crate::isa()?, &q, kv.map_err(Error::wrap)?, &spec, &mut mixed)
-            .map_err(Error::wrap)?;
+        attention(
+            crate::isa()?,
+            &q,
+            kv.map_err(Error::wrap)?,
+            &spec,
+            &mut mixed,
+        )
+        .map_err(Error::wrap)?;
         let mixed = Tensor::from_vec(mixed, (steps, width), x.device())?;
         layer.out.forward(&mixed)
     }
@@ -185,7 +191,10 @@ impl Layer {
         let norm = |name: &str| LayerNorm::load(&weights.pp(name), width, EPS);
         let scale = |name: &str| weights.pp(name).tensor("scale", &[width]);
         let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
-            Ok(weights.pp(name).linear(input, output, Bias::Without)?.exact())
+            Ok(weights
+                .pp(name)
+                .linear(input, output, Bias::Without)?
+                .exact())
         };
         let attention = weights.pp("self_attn");
         let qkv = attention.matrix("in_proj_weight", &[3 * width, width])?;

@@ -5,8 +5,8 @@ use lfm2_hub::{Error, Result};
 use super::chat::{CONVERSE, TRANSCRIBE, question};
 use super::text::TextPieces;
 use super::{
-    AudioModel, Frame, Generation, GenerationOptions, Mode, Sequence, Session, Token, Voice,
-    VocoderStream,
+    AudioModel, Frame, Generation, GenerationOptions, Mode, Sequence, Session, Token,
+    VocoderStream, Voice,
 };
 use crate::Clip;
 

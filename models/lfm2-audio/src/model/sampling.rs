@@ -98,7 +98,11 @@ mod tests {
     fn no_temperature_or_one_candidate_is_greedy() -> Result<()> {
         let logits = [0.5, 3.0, 3.0, -1.0];
         let mut chooser = Chooser::new(1);
-        for how in [Sampling::GREEDY, Sampling::new(0.0, 3), Sampling::new(2.0, 1)] {
+        for how in [
+            Sampling::GREEDY,
+            Sampling::new(0.0, 3),
+            Sampling::new(2.0, 1),
+        ] {
             assert_eq!(chooser.choose(&logits, how)?, 1);
         }
         assert!(chooser.choose(&[f32::NAN], Sampling::GREEDY).is_err());
@@ -127,7 +131,9 @@ mod tests {
         let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32).collect();
         let run = |seed| -> Result<Vec<u32>> {
             let mut chooser = Chooser::new(seed);
-            (0..20).map(|_| chooser.choose(&logits, Sampling::new(1.0, 40))).collect()
+            (0..20)
+                .map(|_| chooser.choose(&logits, Sampling::new(1.0, 40)))
+                .collect()
         };
         assert_eq!(run(3)?, run(3)?);
         assert_ne!(run(3)?, run(4)?);

@@ -111,7 +111,8 @@ impl<'m> Session<'m> {
             }
             Token::Frame(frame) => {
                 self.ended = false;
-                self.model.embed_frames(std::slice::from_ref::<Frame>(frame))?
+                self.model
+                    .embed_frames(std::slice::from_ref::<Frame>(frame))?
             }
         };
         self.feed(&embedded)

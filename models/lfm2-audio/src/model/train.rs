@@ -88,7 +88,9 @@ impl AudioModel {
         let weights = self.config().codebook_weights();
         let sum: f32 = weights.iter().sum();
         let weights = Tensor::new(weights, hidden.device())?;
-        let weighted = losses.reshape((frames.len(), codebooks))?.broadcast_mul(&weights)?;
+        let weighted = losses
+            .reshape((frames.len(), codebooks))?
+            .broadcast_mul(&weights)?;
         weighted.sum_all()? / f64::from(sum)
     }
 }

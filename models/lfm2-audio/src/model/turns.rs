@@ -68,7 +68,11 @@ impl Turns {
                 if id == self.special.audio_start {
                     self.next = Kind::Audio;
                 }
-                if ends { Verdict::EmitAndEnd } else { Verdict::Emit }
+                if ends {
+                    Verdict::EmitAndEnd
+                } else {
+                    Verdict::Emit
+                }
             }
             Mode::Interleaved => {
                 self.left -= 1;

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lfm2_hub::{Error, Result};
-use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::common::Limit;
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
@@ -170,7 +170,8 @@ impl<'a> Decoding<'a> {
             let detail = format!("the sample rate changes from {known} to {rate}");
             return Err(Stop::Failed(invalid(detail)));
         }
-        self.limits.check_len(self.mono.len() + decoded.frames(), rate)?;
+        self.limits
+            .check_len(self.mono.len() + decoded.frames(), rate)?;
         decoded.copy_to_vec_interleaved(&mut self.interleaved);
         mix_down(&self.interleaved, channels, &mut self.mono);
         Ok(true)

@@ -49,7 +49,10 @@ impl SoundLimits {
             return Err(Error::InvalidInput("sound without channels".to_owned()));
         }
         if rate < self.min_rate {
-            let detail = format!("a sample rate of {rate}, expected at least {}", self.min_rate);
+            let detail = format!(
+                "a sample rate of {rate}, expected at least {}",
+                self.min_rate
+            );
             return Err(Error::InvalidInput(detail));
         }
         check("sample rate", u64::from(self.max_rate), u64::from(rate))?;

@@ -146,7 +146,11 @@ fn coefficient(time: f64, base: f64, step: u32) -> f32 {
     let t = (time * base).clamp(-CROSSINGS, CROSSINGS);
     let window = (std::f64::consts::PI * t / (2.0 * CROSSINGS)).cos().powi(2);
     let angle = std::f64::consts::PI * t;
-    let sinc = if angle == 0.0 { 1.0 } else { angle.sin() / angle };
+    let sinc = if angle == 0.0 {
+        1.0
+    } else {
+        angle.sin() / angle
+    };
     (sinc * window * base / f64::from(step)) as f32
 }
 
@@ -193,7 +197,11 @@ mod tests {
             (48_000, 16_000, 10, 4),
             (22_050, 16_000, 1, 1),
         ] {
-            assert_eq!(resample(&vec![0.0; n], from, to).len(), expected, "{from} {to}");
+            assert_eq!(
+                resample(&vec![0.0; n], from, to).len(),
+                expected,
+                "{from} {to}"
+            );
         }
     }
 

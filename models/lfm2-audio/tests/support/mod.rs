@@ -100,7 +100,10 @@ impl Set {
     /// from them is compared and not the rounding of nearly empty bins.
     pub(crate) fn mel(&self, name: &str) -> Result<Mel> {
         let golden = self.tensors("mel.safetensors")?;
-        match golden.as_ref().and_then(|golden| golden.find(&format!("{name}.mel"))) {
+        match golden
+            .as_ref()
+            .and_then(|golden| golden.find(&format!("{name}.mel")))
+        {
             Some(mel) => {
                 let values = mel.t()?.contiguous()?.flatten_all()?.to_vec1()?;
                 Ok(Mel::new(values, mel.dim(0)?)?)
@@ -184,7 +187,10 @@ fn mimi_config(folder: &Path) -> Result<MimiConfig> {
         Ok(found.with_context(|| pointer.to_owned())? as usize)
     };
     let ratios = json["seanet"]["ratios"].as_array().context("ratios")?;
-    config.ratios = ratios.iter().filter_map(|r| Some(r.as_u64()? as usize)).collect();
+    config.ratios = ratios
+        .iter()
+        .filter_map(|r| Some(r.as_u64()? as usize))
+        .collect();
     config.dimension = size("/seanet/dimension")?;
     config.filters = size("/seanet/n_filters")?;
     config.kernel = size("/seanet/kernel_size")?;
@@ -236,7 +242,9 @@ impl Tensors {
     pub(crate) fn frames(&self, name: &str) -> Result<Vec<Vec<u32>>> {
         let rows = self.ids(name)?;
         let len = rows.first().map_or(0, Vec::len);
-        Ok((0..len).map(|t| rows.iter().map(|row| row[t]).collect()).collect())
+        Ok((0..len)
+            .map(|t| rows.iter().map(|row| row[t]).collect())
+            .collect())
     }
 }
 
@@ -282,15 +290,28 @@ pub(crate) fn for_every_set(check: impl Fn(&Set) -> Result<()>) -> Result<()> {
 
 /// Fails when shapes differ, anything is not a number, or values differ by more than `tolerance`.
 pub(crate) fn ensure_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) -> Result<()> {
-    ensure!(a.dims() == b.dims(), "{what}: shapes {:?} and {:?}", a.dims(), b.dims());
+    ensure!(
+        a.dims() == b.dims(),
+        "{what}: shapes {:?} and {:?}",
+        a.dims(),
+        b.dims()
+    );
     let flat = |t: &Tensor| t.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
     let worst = largest_difference(what, &flat(a)?, &flat(b)?)?;
-    ensure!(worst <= tolerance, "{what}: differs by {worst:.3e}, allowed is {tolerance:.1e}");
+    ensure!(
+        worst <= tolerance,
+        "{what}: differs by {worst:.3e}, allowed is {tolerance:.1e}"
+    );
     Ok(())
 }
 
 pub(crate) fn largest_difference(what: &str, a: &[f32], b: &[f32]) -> Result<f64> {
-    ensure!(a.len() == b.len(), "{what}: {} values and {}", a.len(), b.len());
+    ensure!(
+        a.len() == b.len(),
+        "{what}: {} values and {}",
+        a.len(),
+        b.len()
+    );
     let mut worst = 0f64;
     for (a, b) in a.iter().zip(b) {
         ensure!(a.is_finite() && b.is_finite(), "{what}: not a number");
@@ -301,9 +322,14 @@ pub(crate) fn largest_difference(what: &str, a: &[f32], b: &[f32]) -> Result<f64
 
 /// Fails when waves differ by more than `share` of the peak of `expected`.
 pub(crate) fn ensure_wave(what: &str, found: &[f32], expected: &[f32], share: f64) -> Result<()> {
-    let peak = expected.iter().fold(f32::MIN_POSITIVE, |peak, v| peak.max(v.abs()));
+    let peak = expected
+        .iter()
+        .fold(f32::MIN_POSITIVE, |peak, v| peak.max(v.abs()));
     let worst = largest_difference(what, found, expected)? / f64::from(peak);
-    ensure!(worst <= share, "{what}: differs by {worst:.3e} of the peak, allowed is {share:.1e}");
+    ensure!(
+        worst <= share,
+        "{what}: differs by {worst:.3e} of the peak, allowed is {share:.1e}"
+    );
     Ok(())
 }
 
@@ -317,5 +343,7 @@ pub(crate) fn ids(value: &Value) -> Result<Vec<u32>> {
 /// A list of frames in JSON.
 pub(crate) fn frames(value: &Value) -> Result<Vec<Frame>> {
     let list = value.as_array().context("a list of frames")?;
-    list.iter().map(|codes| Ok(Frame::new(ids(codes)?))).collect()
+    list.iter()
+        .map(|codes| Ok(Frame::new(ids(codes)?)))
+        .collect()
 }
