@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(pool(&document, 9, 7).unwrap(), document);
         assert_eq!(pool(&document, 9, 0).unwrap().rows(), 1);
         let empty = TokenVectors::new(Vec::new(), 2, Vec::new()).unwrap();
-        assert_eq!(pool_documents(&[empty.clone()], 2).unwrap(), [empty]);
+        let none = [empty];
+        assert_eq!(pool_documents(&none, 2).unwrap(), none);
     }
 
     #[test]

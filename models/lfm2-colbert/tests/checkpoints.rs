@@ -32,7 +32,7 @@ fn a_trunk_may_be_nested_and_only_once() {
     for prefix in ["lfm2.", "model."] {
         let nested = Recipe {
             prefix,
-            ..bare.clone()
+            ..bare
         };
         let found = nested.model().encode_query("some words").unwrap();
         assert!(
@@ -44,7 +44,7 @@ fn a_trunk_may_be_nested_and_only_once() {
     both.extend(
         Recipe {
             prefix: "lfm2.",
-            ..bare.clone()
+            ..bare
         }
         .tensors(),
     );

@@ -249,7 +249,7 @@ fn ids_tell_models_apart_and_copies_not() {
     let recipe = Recipe::new(Sight::Both, 3);
     let other = Recipe {
         seed: 2,
-        ..recipe.clone()
+        ..recipe
     };
     assert_eq!(id(&recipe), id(&recipe));
     assert_eq!(id(&recipe).as_str().len(), 64);

@@ -58,7 +58,7 @@ pub enum Sight {
 }
 
 /// A small model to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Recipe {
     pub sight: Sight,
     pub kernel: usize,
