@@ -68,7 +68,13 @@ impl Trainer {
                 let store = teaching(&options, base, &sources, &tokenizer)?;
                 documents(&options, sources, store)?
             }
-            Data::Pairs(sources) => pairs(&options, &prepared, sources, run, threads)?,
+            Data::Pairs(sources) => {
+                // Named after everything that makes the run, so that a run that was forced on other
+                // data does not compare with the answers of these.
+                let key = sha256(&identity.to_string());
+                let file = format!("reference-{}.safetensors", key.get(..16).unwrap_or(&key));
+                pairs(&options, &prepared, sources, &run.join(file), threads)?
+            }
         };
         let objective = Language::new(
             prepared.config.clone(),
@@ -223,7 +229,7 @@ fn pairs(
     options: &TrainOptions,
     prepared: &Prepared,
     sources: Vec<PairSource>,
-    run: &Path,
+    reference: &Path,
     threads: usize,
 ) -> Result<(Stream, Validation)> {
     let Method::Preference { loss } = options.objective else {
@@ -253,10 +259,15 @@ fn pairs(
         Vec::new(),
         (None, Activations::Keep),
     )?;
-    let path = run.join("reference.safetensors");
     let max_tokens = options.micro_batch_tokens;
     let workers = Workers::new(threads)?;
-    let found = references(&path, before.model(), &all, (loss, max_tokens), &workers)?;
+    let found = references(
+        reference,
+        before.model(),
+        &all,
+        (loss, max_tokens),
+        &workers,
+    )?;
     let mut validation = Validation::new();
     let mut rest = (all.as_slice(), found.as_slice());
     for (name, count) in kept_out {
