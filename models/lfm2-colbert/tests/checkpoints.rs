@@ -30,10 +30,7 @@ fn a_trunk_may_be_nested_and_only_once() {
     let bare = Recipe::new(Sight::Both, 3);
     let expected = bare.model().encode_query("some words").unwrap();
     for prefix in ["lfm2.", "model."] {
-        let nested = Recipe {
-            prefix,
-            ..bare
-        };
+        let nested = Recipe { prefix, ..bare };
         let found = nested.model().encode_query("some words").unwrap();
         assert!(
             difference(found.as_slice(), expected.as_slice()) < 1e-6,

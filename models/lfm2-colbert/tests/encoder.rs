@@ -247,10 +247,7 @@ fn half_precision_is_near() {
 fn ids_tell_models_apart_and_copies_not() {
     let id = |recipe: &Recipe| recipe.model().id().clone();
     let recipe = Recipe::new(Sight::Both, 3);
-    let other = Recipe {
-        seed: 2,
-        ..recipe
-    };
+    let other = Recipe { seed: 2, ..recipe };
     assert_eq!(id(&recipe), id(&recipe));
     assert_eq!(id(&recipe).as_str().len(), 64);
     assert_ne!(id(&recipe), id(&other));
