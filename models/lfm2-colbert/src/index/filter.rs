@@ -273,6 +273,22 @@ mod tests {
         assert!(!parse("path ^= docs").matches(&document));
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            failure_persistence: None,
+            ..proptest::test_runner::Config::with_cases(64)
+        })]
+
+        #[test]
+        fn any_text_is_a_filter_or_an_error_inside_it(text in "[a=^in \\[\\],\"\\\\ü1-]{0,20}|.{0,20}") {
+            match text.parse::<Filter>() {
+                Ok(filter) => assert!(!filter.all.is_empty()),
+                Err(IndexError::Filter { at, .. }) => assert!(at <= text.chars().count() + 1),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     #[test]
     fn mistakes_are_placed() {
         for (text, at) in [

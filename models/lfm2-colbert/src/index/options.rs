@@ -177,8 +177,8 @@ pub enum Scores {
 pub struct PlaidOptions {
     /// Clusters looked into for each query row.
     pub probes: usize,
-    /// Candidates kept by the centres of their clusters; a quarter of them is looked at in compressed
-    /// form.
+    /// Candidates kept by the centres of their clusters, but at least eight for each document asked for;
+    /// a quarter of them is looked at in compressed form.
     pub candidates: usize,
     /// Clusters less similar than this to every query row are left out.
     pub threshold: Option<f32>,
@@ -190,7 +190,7 @@ impl Default for PlaidOptions {
     fn default() -> Self {
         Self {
             probes: 8,
-            candidates: 4096,
+            candidates: 1024,
             threshold: None,
             scores: Scores::Stored,
         }
