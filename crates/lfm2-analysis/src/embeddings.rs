@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 
-/// Embeddings of the pairs of one property: two matrices of `(pairs, dims)`, all finite.
+const LARGEST: f32 = 1e6;
+
+/// Embeddings of the pairs of one property: two matrices of `(pairs, dims)`.
 #[derive(Debug, Clone, Copy)]
 pub struct PairedEmbeddings<'a> {
     name: &'a str,
@@ -11,11 +13,18 @@ pub struct PairedEmbeddings<'a> {
     dims: usize,
 }
 
+/// Whether a regression can work with a value; false for what is no number.
+fn is_usable(value: f32) -> bool {
+    value.abs() <= LARGEST
+}
+
 impl<'a> PairedEmbeddings<'a> {
     /// Embeddings of the property `name`: of first and second sentences, `(pairs, dims)` each.
     ///
     /// # Errors
-    /// When the matrices are empty, are no whole rows, differ in length or hold something infinite.
+    /// When the matrices are empty, are no whole rows, differ in length, or hold a value that is not
+    /// finite or larger than a million in size: far beyond what encoders give, and where the penalty
+    /// of a regression drowns in rounding.
     pub fn new(name: &'a str, first: &'a [f32], second: &'a [f32], dims: usize) -> Result<Self> {
         let shape = |detail: String| Error::Shape {
             name: name.to_owned(),
@@ -38,8 +47,8 @@ impl<'a> PairedEmbeddings<'a> {
             )));
         }
         for (side, values) in [("first", first), ("second", second)] {
-            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::NotFinite {
+            if let Some(at) = values.iter().position(|value| !is_usable(*value)) {
+                return Err(Error::OutOfRange {
                     name: name.to_owned(),
                     side,
                     pair: at / dims,

@@ -72,11 +72,11 @@ pub enum Error {
         /// Expected and found.
         detail: String,
     },
-    /// An embedding holds something that is no number.
+    /// An embedding holds something that is no number, or one that regressions cannot work with.
     #[error(
-        "embeddings of \"{name}\": {side} sentence of pair {pair}, dimension {dim}: {value} is not finite"
+        "embeddings of \"{name}\": {side} sentence of pair {pair}, dimension {dim}: {value} is not a number of at most 1e6 in size"
     )]
-    NotFinite {
+    OutOfRange {
         /// The property.
         name: String,
         /// "first" or "second".
@@ -147,7 +147,7 @@ impl Error {
             Self::PairFile { .. }
             | Self::NoPairs { .. }
             | Self::Shape { .. }
-            | Self::NotFinite { .. }
+            | Self::OutOfRange { .. }
             | Self::TooFew { .. }
             | Self::Split { .. }
             | Self::InvalidOption { .. } => ErrorKind::InvalidInput,

@@ -252,11 +252,11 @@ fn an_01_fewer_dimensions_than_elimination_keeps() -> Result<()> {
 #[test]
 fn an_01_nothing_but_numbers_is_taken() {
     let (good, mut bad) = (vec![0.5; 12], vec![0.5; 12]);
-    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.1e6] {
         bad[7] = value;
         let error = PairedEmbeddings::new("tense", &good, &bad, 4).expect_err("no number");
         let expected = format!(
-            "embeddings of \"tense\": second sentence of pair 1, dimension 3: {value} is not finite"
+            "embeddings of \"tense\": second sentence of pair 1, dimension 3: {value} is not a number of at most 1e6 in size"
         );
         assert_eq!(error.to_string(), expected);
     }
@@ -463,7 +463,7 @@ proptest! {
     fn any_numbers_have_a_study(
         pairs in 3usize..12,
         dims in 1usize..7,
-        scale in -12i32..12,
+        scale in -12i32..6,
         seed in any::<u64>(),
         published in any::<bool>(),
     ) {

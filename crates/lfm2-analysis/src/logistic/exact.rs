@@ -17,8 +17,13 @@ const SLOPE: f64 = 1e-9;
 const PATIENCE: usize = 10;
 /// Times they are computed for one fit.
 const ROUNDS: usize = 60;
+/// New second derivatives that may fail to halve the slope.
+const STALLS: usize = 6;
 /// A slope that rounding may leave, as a share of the largest one that the data could give.
-const ROUNDING: f64 = 1e-12;
+const ROUNDING: f64 = 1e-9;
+/// Shares of the largest second derivative that are added to all, one after the other, where inputs
+/// are so large that the penalty drowns; what is factored only shows the way.
+const RIDGES: [f64; 5] = [0.0, 1e-15, 1e-13, 1e-11, 1e-9];
 /// Keeps the intercept's row positive where every row is told for certain.
 const INTERCEPT_RIDGE: f64 = 1e-10;
 
@@ -119,6 +124,7 @@ impl<'a> ExactFit<'a> {
             steps: PATIENCE,
         };
         let mut before = f64::INFINITY;
+        let mut stalls = 0;
         for _ in 0..ROUNDS {
             let mut loss = Loss::new(self.design, &self.dims, 1.0);
             let start = Start::Factor(&self.factor);
@@ -126,16 +132,16 @@ impl<'a> ExactFit<'a> {
             if outcome.end == End::Converged {
                 return Ok(());
             }
-            // With large inputs rounding leaves a slope; when new derivatives do not help, that is it.
-            if outcome.gradient > 0.5 * before {
-                return if outcome.gradient <= ROUNDING * self.steepest() {
-                    Ok(())
-                } else {
-                    Err(not_converged(self.design, &self.dims, outcome.gradient))
-                };
-            }
+            stalls += usize::from(outcome.gradient > 0.5 * before);
             before = outcome.gradient;
+            if stalls == STALLS {
+                break;
+            }
             self.refactor()?;
+        }
+        // With large inputs rounding leaves a slope.
+        if before <= ROUNDING * self.steepest() {
+            return Ok(());
         }
         Err(not_converged(self.design, &self.dims, before))
     }
@@ -199,11 +205,17 @@ fn factor(design: &Design, dims: &[usize], roots: &[f64]) -> Option<Cholesky> {
     };
     let mut scaled = vec![roots.to_vec()];
     scaled.par_extend(dims.par_iter().map(scale));
-    let mut matrix = gram(&scaled);
-    for (i, row) in matrix.iter_mut().enumerate() {
-        row[i] += if i == 0 { INTERCEPT_RIDGE } else { 1.0 };
-    }
-    Cholesky::new(matrix)
+    RIDGES.iter().find_map(|share| {
+        let mut matrix = gram(&scaled);
+        let largest = matrix
+            .iter()
+            .filter_map(|row| row.last())
+            .fold(0.0, |a: f64, b| a.max(*b));
+        for (i, row) in matrix.iter_mut().enumerate() {
+            row[i] += share * largest + if i == 0 { INTERCEPT_RIDGE } else { 1.0 };
+        }
+        Cholesky::new(matrix)
+    })
 }
 
 #[cfg(test)]
