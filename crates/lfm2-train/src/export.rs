@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use lfm2_hub::{Overwrite, write_safetensors};
-use lfm2_text::TensorSpec;
+use lfm2_text::{LayerKind, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -81,32 +81,7 @@ fn card(
     if !options.card.about.is_empty() {
         let _ = write!(text, "{}\n\n", options.card.about);
     }
-    let c = &prepared.config;
-    let layers: Vec<&str> = c
-        .layers
-        .iter()
-        .map(|kind| {
-            if kind.is_attention() {
-                "attention"
-            } else {
-                "conv"
-            }
-        })
-        .collect();
-    let _ = write!(
-        text,
-        "## Model\n\n| | |\n|---|---|\n| parameters | {} |\n| vocabulary | {} |\n| width | {} |\n| layers | {} |\n\
-         | heads | {} of {} numbers, {} for keys and values |\n| feed-forward width | {} |\n| weights | {} |\n\n",
-        c.tensors().iter().map(TensorSpec::elements).sum::<usize>(),
-        c.vocab_size,
-        c.hidden_size,
-        layers.join(", "),
-        c.heads,
-        c.head_dim,
-        c.kv_heads,
-        c.ffn_width,
-        options.export_dtype.config_name(),
-    );
+    model_facts(&mut text, options, prepared);
     text.push_str("## Data\n\n| file | documents | tokens | predicted | kept out | sha256 |\n|---|---|---|---|---|---|\n");
     for (source, report) in options.data.iter().zip(reports) {
         let _ = writeln!(
@@ -127,12 +102,39 @@ fn card(
             "{trained} numbers of adapters were trained (`adapter`), and added to the weights.\n\n"
         );
     }
-    let steps = metrics.iter().filter_map(|m| {
-        if let Metric::Step(report) = m {
-            Some(report)
-        } else {
-            None
-        }
+    run_facts(&mut text, metrics);
+    text
+}
+
+/// The shape of the model.
+fn model_facts(text: &mut String, options: &TrainOptions, prepared: &Prepared) {
+    let c = &prepared.config;
+    let kind = |kind: &LayerKind| match kind.is_attention() {
+        true => "attention",
+        false => "conv",
+    };
+    let layers: Vec<&str> = c.layers.iter().map(kind).collect();
+    let _ = write!(
+        text,
+        "## Model\n\n| | |\n|---|---|\n| parameters | {} |\n| vocabulary | {} |\n| width | {} |\n| layers | {} |\n\
+         | heads | {} of {} numbers, {} for keys and values |\n| feed-forward width | {} |\n| weights | {} |\n\n",
+        c.tensors().iter().map(TensorSpec::elements).sum::<usize>(),
+        c.vocab_size,
+        c.hidden_size,
+        layers.join(", "),
+        c.heads,
+        c.head_dim,
+        c.kv_heads,
+        c.ffn_width,
+        options.export_dtype.config_name(),
+    );
+}
+
+/// Steps, tokens, time and the last validation.
+fn run_facts(text: &mut String, metrics: &[Metric]) {
+    let steps = metrics.iter().filter_map(|m| match m {
+        Metric::Step(report) => Some(report),
+        Metric::Validation(_) => None,
     });
     let (mut count, mut tokens, mut seconds) = (0u64, 0usize, 0.0);
     for step in steps {
@@ -148,18 +150,16 @@ fn card(
         "| kept-out part of | loss | perplexity |\n|---|---|---|\n"
     );
     for report in last_validation(metrics) {
+        let perplexity = report.perplexity.map(|p| format!("{p:.3}"));
         let _ = writeln!(
             text,
             "| {} | {:.4} | {} |",
             report.source,
             report.loss,
-            report
-                .perplexity
-                .map_or("-".to_string(), |p| format!("{p:.3}"))
+            perplexity.as_deref().unwrap_or("-")
         );
     }
     text.push_str("\nSettings: `run.json` of the run, repeated with `lfm2 train --config run.json --out FOLDER`.\n");
-    text
 }
 
 fn last_validation(metrics: &[Metric]) -> Vec<&ValidationReport> {
