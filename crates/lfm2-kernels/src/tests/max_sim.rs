@@ -190,7 +190,7 @@ fn nan_is_never_a_maximum() {
         let rows = DocumentRows::from(MatRef::new(&rows, 3, 1).unwrap());
         let query = MatRef::new(&query, 1, 1).unwrap();
         let mut scores = [0.0];
-        max_sim(isa, query, rows, &[0..3], &mut scores).unwrap();
+        max_sim(isa, query, rows, &ranges(&[3]), &mut scores).unwrap();
         assert_eq!(scores, [1.0]);
         assert_eq!(max_sim_matches(isa, query, rows).unwrap()[0].row, 1);
     }
@@ -217,7 +217,7 @@ fn max_sim_checks_shapes() {
     #[allow(clippy::reversed_empty_ranges, reason = "what is tested")]
     let reversed = run(&[2..1]);
     assert!(reversed.is_err());
-    assert!(max_sim(isa, query, rows, &[0..1], &mut []).is_err());
+    assert!(max_sim(isa, query, rows, &ranges(&[1]), &mut []).is_err());
     let narrow = DocumentRows::from(MatRef::new(&[1.0; 4], 2, 2).unwrap());
     assert!(max_sim(isa, query, narrow, &[], &mut []).is_err());
     assert!(max_sim_matches(isa, query, narrow).is_err());
