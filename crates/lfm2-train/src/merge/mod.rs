@@ -12,6 +12,21 @@
 //! Knows tensors by name, not what they do: convolutions, attention, norms, routers and experts are
 //! all merged by the same rule with the same weights. Tensors are worked through one after another in
 //! pieces, in `f64`, and rounded once at the end, so memory does not grow with the model.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use lfm2_train::merge::{MergeRecipe, Method, merge_checkpoints};
+//!
+//! let recipe = MergeRecipe {
+//!     method: Method::ties(0.5, 1.0),
+//!     base: Some("base".into()),
+//!     models: vec![("facts".into(), 0.5), ("stories".into(), 0.3)],
+//!     seed: 0,
+//!     dtype: None,
+//! };
+//! merge_checkpoints(&recipe, Path::new("merged"), &mut |at| println!("{}", at.tensor))?;
+//! # Ok::<(), lfm2_train::Error>(())
+//! ```
 
 mod files;
 mod folder;
