@@ -127,6 +127,30 @@ impl CheckpointInfo {
 }
 
 impl Checkpoint {
+    /// The tensors of the safetensors file `name`, which is none of the weights, such as that of a codec;
+    /// `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`CheckpointInfo::json`].
+    pub fn tensors_of(&self, name: &str) -> Result<Option<Arc<dyn TensorSource>>> {
+        let info = &self.info;
+        let source = match &info.text {
+            TextFiles::Folder(files) => match files.file(name)? {
+                Some(path) => SafetensorsSource::open(&path, files.mapping, &info.limits)?,
+                None => return Ok(None),
+            },
+            TextFiles::Gguf(_) => return Ok(None),
+            TextFiles::Memory { more, .. } => match more.get(name) {
+                Some(bytes) => {
+                    let path = info.path_of(name).display().to_string();
+                    SafetensorsSource::from_bytes(&path, bytes.clone(), &info.limits)?
+                }
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Arc::new(source)))
+    }
+
     /// The tensors in the folder `name` of the checkpoint, such as `1_Dense`, under the names they have
     /// there.
     ///

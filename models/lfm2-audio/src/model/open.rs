@@ -84,14 +84,18 @@ impl AudioModel {
         if let ModelSource::Gguf(path) = source {
             return Self::open_gguf(path, options);
         }
-        let checkpoint = Checkpoint::open(source, &options.open)?;
+        Self::from_checkpoint(&Checkpoint::open(source, &options.open)?, options)
+    }
+
+    /// Builds the model of an opened checkpoint in the released layout.
+    ///
+    /// # Errors
+    /// As [`AudioModel::open`].
+    pub fn from_checkpoint(checkpoint: &Checkpoint, options: &AudioOptions) -> Result<Self> {
         let limits = checkpoint.info().limits();
         let config = AudioConfig::from_json(checkpoint.config(), limits)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let vocoder = match source {
-            ModelSource::Dir(folder) => vocoder(folder, &config, options, limits)?,
-            _ => None,
-        };
+        let vocoder = vocoder(checkpoint, &config, options)?;
         Self::from_tensors(config, checkpoint.tensors(), tokenizer, &options.load)
             .map(|model| model.with_vocoder(vocoder))
     }
@@ -169,35 +173,48 @@ fn unused(config: &AudioConfig) -> Vec<String> {
     UNUSED.into_iter().map(str::to_owned).chain(heads).collect()
 }
 
-/// The decoder of sound in a folder.
+/// The decoder of sound of a checkpoint.
 fn vocoder(
-    folder: &Path,
+    checkpoint: &Checkpoint,
     config: &AudioConfig,
     options: &AudioOptions,
-    limits: &Limits,
 ) -> Result<Option<Vocoder>> {
-    let mimi = folder.join(MIMI_FILE);
-    let detokenizer = folder.join(DETOKENIZER_FOLDER);
-    let output = match options.output {
-        Output::Best if detokenizer.is_dir() => Output::Detokenizer,
-        Output::Best if mimi.is_file() => Output::Mimi,
-        Output::Best => Output::TextOnly,
-        chosen => chosen,
+    let found = match options.output {
+        Output::TextOnly => return Ok(None),
+        Output::Detokenizer => detokenizer(checkpoint, config, options)?,
+        Output::Mimi => mimi(checkpoint, options)?,
+        Output::Best => {
+            return match detokenizer(checkpoint, config, options)? {
+                Some(found) => Ok(Some(found)),
+                None => mimi(checkpoint, options),
+            };
+        }
     };
-    match output {
-        Output::Detokenizer => {
-            let source = ModelSource::Dir(detokenizer);
-            let checkpoint = Checkpoint::open(&source, &options.open)?;
-            let facts = DetokenizerConfig::from_json(checkpoint.config(), limits)?;
-            let tensors = checkpoint.tensors();
-            let loaded =
-                Detokenizer::from_tensors(facts, config.codebooks, tensors, &options.load)?;
-            Ok(Some(Vocoder::Detokenizer(Box::new(loaded))))
-        }
-        Output::Mimi => {
-            let loaded = Mimi::open(&mimi, &options.mimi, limits)?;
-            Ok(Some(Vocoder::Mimi(Box::new(loaded))))
-        }
-        Output::Best | Output::TextOnly => Ok(None),
-    }
+    found.map(Some).ok_or_else(|| Error::NotFound {
+        what: format!("the {:?} output of {}", options.output, checkpoint.origin()),
+        hint: format!("it is {DETOKENIZER_FOLDER}/ for the detokenizer, {MIMI_FILE} for mimi"),
+    })
+}
+
+fn detokenizer(
+    checkpoint: &Checkpoint,
+    config: &AudioConfig,
+    options: &AudioOptions,
+) -> Result<Option<Vocoder>> {
+    let info = checkpoint.info();
+    let Some(facts) = info.json(&format!("{DETOKENIZER_FOLDER}/config.json"))? else {
+        return Ok(None);
+    };
+    let facts = DetokenizerConfig::from_json(&facts, info.limits())?;
+    let tensors = checkpoint.tensors_in(DETOKENIZER_FOLDER)?;
+    let loaded = Detokenizer::from_tensors(facts, config.codebooks, tensors, &options.load)?;
+    Ok(Some(Vocoder::Detokenizer(Box::new(loaded))))
+}
+
+fn mimi(checkpoint: &Checkpoint, options: &AudioOptions) -> Result<Option<Vocoder>> {
+    let Some(tensors) = checkpoint.tensors_of(MIMI_FILE)? else {
+        return Ok(None);
+    };
+    let loaded = Mimi::from_tensors(&options.mimi, tensors)?;
+    Ok(Some(Vocoder::Mimi(Box::new(loaded))))
 }
