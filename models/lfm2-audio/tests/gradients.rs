@@ -1,0 +1,149 @@
+//! The loss reaches every parameter, and its gradients are the slopes that small steps show.
+#![cfg(feature = "audio-files")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Var;
+use candle_core::quantized::QTensor;
+use lfm2_audio::{
+    AudioConfig, AudioModel, CodebookWeight, END_CODE, Frame, Mel, Piece, Sample, Sequence, shapes,
+};
+use lfm2_hub::{Limits, StoredType, TensorInfo, TensorSource, Tokenizer};
+use lfm2_nn::{Accuracy, DType, Device, Tensor};
+use lfm2_text::LoadOptions;
+use support::random::{Numbers, tensors};
+
+/// A checkpoint as trainable variables.
+struct Variables(BTreeMap<String, Var>);
+
+impl TensorSource for Variables {
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        Some(TensorInfo {
+            shape: self.0.get(name)?.dims().to_vec(),
+            stored: StoredType::Dense(DType::F32),
+        })
+    }
+
+    fn dense(&self, name: &str, _: DType, _: &Device) -> lfm2_hub::Result<Tensor> {
+        let missing = || lfm2_hub::Error::MissingTensor {
+            name: name.to_owned(),
+        };
+        Ok(self.0.get(name).ok_or_else(missing)?.as_tensor().clone())
+    }
+
+    fn quantized(&self, _: &str, _: &Device) -> lfm2_hub::Result<Option<Arc<QTensor>>> {
+        Ok(None)
+    }
+}
+
+fn model() -> Result<(AudioModel, Arc<Variables>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/checkpoint");
+    let json = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
+    let mut config = AudioConfig::from_json(&json, &Limits::default())?;
+    // Codebooks of equal weight, so that the slopes of all of them show.
+    config.codebook_weight = CodebookWeight::Linear;
+    config.semantic_factor = 1.0;
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &Limits::default())?;
+    let variables = tensors(&shapes::model(&config), 6)?
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?)));
+    let variables = Arc::new(Variables(variables.collect::<Result<_>>()?));
+    let source = Arc::clone(&variables) as Arc<dyn TensorSource>;
+    let options = LoadOptions::default().with_accuracy(Accuracy::Exact);
+    let model = AudioModel::from_tensors(config, source, tokenizer, &options)?;
+    Ok((model, variables))
+}
+
+fn sample() -> Result<Sample> {
+    let mut numbers = Numbers::new(8);
+    let values = (0..30 * 128).map(|_| 2.0 * numbers.next()).collect();
+    let frames = vec![
+        Frame::new((0..8).map(|k| 100 + k).collect()),
+        Frame::new((0..8).map(|k| 2_000 - k).collect()),
+        Frame::new(vec![END_CODE; 8]),
+    ];
+    let pieces = vec![
+        Piece::Text(vec![1, 6, 300]),
+        Piece::Clip(Mel::new(values, 128)?),
+        Piece::Text(vec![301, 302]),
+        Piece::Frames(frames),
+        Piece::Text(vec![7]),
+    ];
+    let sequence = Sequence::from(pieces);
+    // All that comes behind the clip.
+    let first = 3 + 4;
+    let supervised = (0..sequence.positions()).map(|i| i >= first).collect();
+    Ok(Sample {
+        sequence,
+        supervised,
+    })
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() -> Result<()> {
+    let (model, variables) = model()?;
+    let grads = model.losses(&sample()?)?.total.backward()?;
+    for (name, var) in &variables.0 {
+        let grad = grads.get(var.as_tensor()).with_context(|| name.clone())?;
+        let largest = grad.abs()?.max_all()?.to_scalar::<f32>()?;
+        // A softmax does not feel what is added to all of its scores.
+        let blind = name.ends_with("self_attn.linear_k.bias");
+        ensure!(
+            largest.is_finite() && (largest > 0.0 || blind),
+            "{name}: {largest}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_are_slopes() -> Result<()> {
+    const NAMES: [&str; 12] = [
+        "conformer.pre_encode.conv.0.weight",
+        "conformer.pre_encode.conv.2.weight",
+        "conformer.layers.0.self_attn.linear_pos.weight",
+        "conformer.layers.0.self_attn.pos_bias_v",
+        "conformer.layers.1.conv.depthwise_conv.weight",
+        "conformer.layers.1.conv.batch_norm.running_var",
+        "conformer.layers.1.norm_out.bias",
+        "audio_adapter.model.1.weight",
+        "depth_linear.weight",
+        "depthformer.layers.1.operator.qkv_proj.weight",
+        "depthformer.layers.0.operator.bounded_attention.k_layernorm.weight",
+        "depth_embeddings.3.embedding_norm.weight",
+    ];
+    let (model, variables) = model()?;
+    let sample = sample()?;
+    let loss =
+        || -> Result<f64> { Ok(f64::from(model.losses(&sample)?.total.to_scalar::<f32>()?)) };
+    let grads = model.losses(&sample)?.total.backward()?;
+    for name in NAMES {
+        let var = variables.0.get(name).context(name)?;
+        let before = var.as_tensor().copy()?;
+        let grad = grads.get(var.as_tensor()).context(name)?;
+        // Along the gradient the slope is its length.
+        let length = f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt();
+        let step = 5e-3 / length.max(1.0);
+        let direction = (grad / length)?;
+        var.set(&(&before + (&direction * step)?)?)?;
+        let above = loss()?;
+        var.set(&(&before - (&direction * step)?)?)?;
+        let below = loss()?;
+        var.set(&before)?;
+        let slope = (above - below) / (2.0 * step);
+        ensure!(
+            (slope - length).abs() < 0.05 * length + 2e-4,
+            "{name}: {slope}, {length}"
+        );
+    }
+    Ok(())
+}
