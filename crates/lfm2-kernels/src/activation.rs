@@ -46,6 +46,16 @@ impl Map for Silu {
     }
 }
 
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl Map for GeluTanh {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::gelu_tanh(s, x)
+    }
+}
+
 /// Replaces every value by its exponential.
 pub fn exp(isa: Isa, values: &mut [f32]) {
     map(isa, values, Exp);
@@ -59,6 +69,12 @@ pub fn sigmoid(isa: Isa, values: &mut [f32]) {
 /// Replaces every value by `x / (1 + e^-x)`; by zero where that is between `-1e-36` and `0`.
 pub fn silu(isa: Isa, values: &mut [f32]) {
     map(isa, values, Silu);
+}
+
+/// Replaces every value by `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`, to about `1e-7` of
+/// itself, and of 1 where it is negligible.
+pub fn gelu_tanh(isa: Isa, values: &mut [f32]) {
+    map(isa, values, GeluTanh);
 }
 
 /// SwiGLU's product: `out = silu(gate) * up`, value by value.

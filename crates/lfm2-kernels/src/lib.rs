@@ -16,7 +16,7 @@
 //! | [`conv`] | the gated short convolution, causal with state or centred |
 //! | [`norm`] | RMS norm, also fused with a residual add |
 //! | [`rope`](mod@rope) | rotary embedding in the halves form |
-//! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, softmax |
+//! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, GELU, softmax |
 //! | [`logits`] | arg-max, top-k, log-sum-exp |
 //! | [`max_sim`](mod@max_sim) | late interaction: a query of many vectors with many documents |
 //!
@@ -65,7 +65,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{exp, sigmoid, silu, silu_mul, softmax};
+pub use activation::{exp, gelu_tanh, sigmoid, silu, silu_mul, softmax};
 pub use attention::{AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention};
 pub use conv::{ConvKernel, short_conv, short_conv_centred};
 pub use element::Element;

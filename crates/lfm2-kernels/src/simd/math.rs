@@ -48,6 +48,15 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(s.splat(1.0), exp(s, s.sub(s.zero(), x))))
 }
 
+/// `x (1 + tanh(z)) / 2 = x / (1 + e^-2z)` with `z = sqrt(2 / pi) (x + 0.044715 x^3)`
+#[inline(always)]
+pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
+    const SLOPE: f32 = -1.595_769; // -2 sqrt(2 / pi)
+    const CUBIC: f32 = 0.044_715 * SLOPE;
+    let slope = s.mul_add(s.mul(x, x), s.splat(CUBIC), s.splat(SLOPE));
+    s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, slope))))
+}
+
 /// A function of one vector.
 pub(crate) trait Map: Copy + Sync {
     /// Its value; implementations must be `#[inline(always)]`.

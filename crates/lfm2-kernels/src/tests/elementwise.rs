@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{Random, assert_near, config, isas, most, naive};
 use crate::{
-    ConvKernel, Isa, add_rms_norm, exp, rms_norm, rms_norm_in_place, rope, short_conv,
+    ConvKernel, Isa, add_rms_norm, exp, gelu_tanh, rms_norm, rms_norm_in_place, rope, short_conv,
     short_conv_centred, sigmoid, silu, silu_mul, softmax,
 };
 
@@ -84,6 +84,26 @@ fn silu_is_accurate_where_it_is_not_negligible() {
         let mut tiny = [-88.8, -100.0, -1e30, f32::MIN];
         silu(isa, &mut tiny);
         assert!(tiny.iter().all(|y| y.abs() < 1e-35), "{isa}: {tiny:?}");
+    }
+}
+
+#[test]
+fn gelu_is_near_its_formula_everywhere() {
+    let x = arguments();
+    for isa in isas() {
+        let mut y = x.clone();
+        gelu_tanh(isa, &mut y);
+        for (&x, &y) in x.iter().zip(&y) {
+            let expected = naive::gelu_tanh(x);
+            let error = (f64::from(y) - expected).abs();
+            let near = f64::from(y) == expected || error <= 1e-7 + 4e-7 * expected.abs();
+            assert!(near, "{isa}: gelu({x:e}) = {y:e}, expected {expected:e}");
+        }
+        for len in 0..=130 {
+            let mut part = x[1..1 + len].to_vec();
+            gelu_tanh(isa, &mut part);
+            assert_eq!(part, y[1..1 + len], "{isa}: length {len}");
+        }
     }
 }
 

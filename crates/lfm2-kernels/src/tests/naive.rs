@@ -54,6 +54,12 @@ pub(super) fn sigmoid(x: f32) -> f64 {
     1.0 / (1.0 + (-f64::from(x)).exp())
 }
 
+pub(super) fn gelu_tanh(x: f32) -> f64 {
+    let x = f64::from(x);
+    let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+    0.5 * x * (1.0 + z.tanh())
+}
+
 pub(super) fn silu(x: f32) -> f64 {
     f64::from(x) * sigmoid(x)
 }

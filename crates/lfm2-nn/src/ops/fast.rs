@@ -197,21 +197,10 @@ pub(super) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     tensor(y, gate.dims())
 }
 
-/// With `(1 + tanh(z)) / 2 = sigmoid(2 z)`, for which there is a kernel.
 pub(super) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    const SLOPE: f32 = 1.595_769; // 2 sqrt(2 / pi)
-    const CUBIC: f32 = 0.044_715 * SLOPE;
     let x = x.contiguous()?;
-    let view = view(&x);
-    let values = view.slice::<f32>()?;
-    let mut y: Vec<f32> = values
-        .iter()
-        .map(|x| x * (SLOPE + CUBIC * x * x))
-        .collect();
-    kernels::sigmoid(isa()?, &mut y);
-    for (y, x) in y.iter_mut().zip(values) {
-        *y *= x;
-    }
+    let mut y = view(&x).slice::<f32>()?.to_vec();
+    kernels::gelu_tanh(isa()?, &mut y);
     tensor(y, x.dims())
 }
 
@@ -309,7 +298,15 @@ pub(crate) fn span_attention(
         let own = start * query * dim..(start + len) * query * dim;
         let new = start * kv * dim..(start + len) * kv * dim;
         let past = 0;
-        let spec = spec(query, scale, Mask { visibility, past, keys })?;
+        let spec = spec(
+            query,
+            scale,
+            Mask {
+                visibility,
+                past,
+                keys,
+            },
+        )?;
         with_scratch(2 * len * kv * dim, |scratch| {
             // By head, as the kernel wants them.
             let (by_head_k, by_head_v) = scratch.split_at_mut(len * kv * dim);
