@@ -199,7 +199,7 @@ fn without_a_decoder_of_sound_there_is_text_only() -> Result<()> {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let clip = Clip::new(vec![0.1; 4_000], 16_000)?;
     model
-        .transcribe(&clip)?
+        .transcribe(&clip, &options)?
         .take(3)
         .collect::<HubResult<Vec<_>>>()?;
     Ok(())

@@ -34,12 +34,13 @@ pub use vocoder::{Vocoder, VocoderStream};
 /// speaks is in a [`Session`].
 ///
 /// ```no_run
-/// use lfm2_audio::{AudioModel, AudioOptions, Clip, SoundLimits};
+/// use lfm2_audio::{AudioModel, AudioOptions, Clip, GenerationOptions, SoundLimits};
 ///
 /// # fn main() -> lfm2_hub::Result<()> {
 /// let model = AudioModel::open(&"LFM2.5-Audio-1.5B".parse()?, &AudioOptions::default())?;
 /// let clip = Clip::open("question.wav".as_ref(), &SoundLimits::default())?;
-/// println!("{}", model.transcribe(&clip)?.finish()?.text);
+/// let answer = model.transcribe(&clip, &GenerationOptions::greedy())?.finish()?;
+/// println!("{}", answer.text);
 /// # Ok(())
 /// # }
 /// ```

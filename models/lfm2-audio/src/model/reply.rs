@@ -47,13 +47,13 @@ pub struct Reply<'m> {
 }
 
 impl AudioModel {
-    /// Writes down what is said in a clip.
+    /// Writes down what is said in a clip; [greedily](GenerationOptions::greedy) is how it was published.
     ///
     /// # Errors
     /// As [`Session::read`].
-    pub fn transcribe(&self, clip: &Clip) -> Result<Reply<'_>> {
+    pub fn transcribe(&self, clip: &Clip, options: &GenerationOptions) -> Result<Reply<'_>> {
         let sequence = question(self, TRANSCRIBE, |chat| chat.clip(clip).map(|_| ()))?;
-        self.reply(&sequence, Mode::Sequential, &GenerationOptions::greedy())
+        self.reply(&sequence, Mode::Sequential, options)
     }
 
     /// Reads a text aloud.

@@ -90,6 +90,17 @@ impl Set {
         Ok(Tokenizer::from_file(&path, &Limits::default())?)
     }
 
+    /// Names of the sounds of the set, sorted.
+    pub(crate) fn clips(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.folder.join("wav"))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(".wav").map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// A sound of the set.
     pub(crate) fn clip(&self, name: &str) -> Result<Clip> {
         let path = self.folder.join("wav").join(format!("{name}.wav"));
