@@ -6,6 +6,7 @@
 //! all others of the batch ([`loss::retrieval`](crate::loss::retrieval)); besides, it can learn from
 //! BM25 how much each word tells.
 
+mod disguise;
 mod export;
 mod objective;
 mod options;

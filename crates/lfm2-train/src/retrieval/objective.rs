@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use lfm2_colbert::{Bm25, ColbertNetwork, TextReader};
 
+use super::disguise::Words;
 use super::options::RetrievalOptions;
 use super::passages::Passage;
 use super::queries::{self, QueryShares};
@@ -40,19 +41,21 @@ pub(crate) struct PassagePool {
     /// Where the passages of each source end, and its share.
     sources: Vec<(usize, Share)>,
     /// Over the passages, in their order.
-    words: Bm25,
+    ranking: Bm25,
+    words: Words,
 }
 
 impl PassagePool {
-    /// A pool of the passages of several sources.
+    /// A pool of the passages of several sources, whose words are `words`.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when a source has none or the shares are no shares.
-    pub(crate) fn new(sources: Vec<(Vec<Passage>, Share)>) -> Result<Self> {
+    pub(crate) fn new(sources: Vec<(Vec<Passage>, Share)>, words: Words) -> Result<Self> {
         let mut pool = Self {
             passages: Vec::new(),
             sources: Vec::new(),
-            words: Bm25::default(),
+            ranking: Bm25::default(),
+            words,
         };
         let mut total = 0.0;
         for (passages, share) in sources {
@@ -68,7 +71,7 @@ impl PassagePool {
                 }
                 total += part;
             }
-            passages.iter().for_each(|p| pool.words.insert(p.text()));
+            passages.iter().for_each(|p| pool.ranking.insert(p.text()));
             pool.passages.extend(passages);
             pool.sources.push((pool.passages.len(), share));
         }
@@ -99,7 +102,7 @@ impl PassagePool {
             }
             let passage = &self.passages[first];
             let about = passage.sentence(rng.below(passage.sentences()));
-            let near = self.words.search(about, 2 * neighbours);
+            let near = self.ranking.search(about, 2 * neighbours);
             let new: Vec<usize> = near
                 .into_iter()
                 .map(|(place, _)| place)
@@ -188,21 +191,14 @@ impl RetrievalObjective {
         places: Option<&[usize]>,
         rng: &mut Rng,
     ) -> Result<RetrievalBatch> {
-        let rarity = |word: &str| self.pool.words.rarity(word);
+        let rarity = |word: &str| self.pool.ranking.rarity(word);
         let shares: &QueryShares = &self.options.queries;
         let pairs: Vec<queries::Pair> = passages
             .iter()
             .map(|passage| queries::draw(passage, shares, &rarity, rng))
             .collect();
-        let mut texts = Texts::default();
-        for pair in &pairs {
-            texts.push(&self.reader.query(&pair.query)?);
-        }
-        for pair in &pairs {
-            texts.push(&self.reader.document(&pair.document)?);
-        }
         let teacher = self.options.lexical.zip(places).map(|(lexical, places)| {
-            let score = |pair: &queries::Pair| self.pool.words.scores(&pair.query, places);
+            let score = |pair: &queries::Pair| self.pool.ranking.scores(&pair.query, places);
             let scores = pairs.iter().flat_map(score);
             Teacher {
                 scores: scores
@@ -214,6 +210,20 @@ impl RetrievalObjective {
                     .collect(),
             }
         });
+        // Validation sees texts as they are.
+        let disguised = places.is_some() && rng.uniform() < self.options.disguised;
+        let disguise = disguised.then(|| self.pool.words.disguise(rng));
+        let seen = |text: &str| match &disguise {
+            Some(disguise) => disguise.of(text),
+            None => text.to_string(),
+        };
+        let mut texts = Texts::default();
+        for pair in &pairs {
+            texts.push(&self.reader.query(&seen(&pair.query))?);
+        }
+        for pair in &pairs {
+            texts.push(&self.reader.document(&seen(&pair.document))?);
+        }
         Ok(RetrievalBatch {
             texts,
             pairs: pairs.len(),

@@ -100,6 +100,10 @@ pub struct RetrievalOptions {
     pub micro_batch_pairs: usize,
     /// Passages that are drawn together since they share words: the harder to tell apart.
     pub neighbours: usize,
+    /// Share of batches in which every word is replaced by another one that is as rare, so that
+    /// the model does not only learn the words of its texts.
+    #[serde(default)]
+    pub disguised: f64,
     /// Micro-batches whose gradients make one step; they run in parallel.
     pub micro_batches: usize,
     /// The most tokens of a document in training.
@@ -195,11 +199,12 @@ impl RetrievalOptions {
                 return Err(Error::option(key, detail));
             }
         }
-        if let Some(weight) = self.lexical.map(|teacher| teacher.weight)
-            && !(0.0..=1.0).contains(&weight)
-        {
-            let detail = format!("expected a number from 0 to 1, found {weight}");
-            return Err(Error::option("lexical.weight", detail));
+        let weight = self.lexical.map_or(0.0, |teacher| teacher.weight);
+        for (key, found) in [("lexical.weight", weight), ("disguised", self.disguised)] {
+            if !(0.0..=1.0).contains(&found) {
+                let detail = format!("expected a number from 0 to 1, found {found}");
+                return Err(Error::option(key, detail));
+            }
         }
         self.queries.validate()?;
         self.pace().validate()

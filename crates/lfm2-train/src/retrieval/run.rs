@@ -11,6 +11,7 @@ use lfm2_nn::{Bias, Weights};
 use lfm2_text::{TensorRole, TextConfig};
 use serde_json::{Value, json};
 
+use super::disguise::Words;
 use super::export::{self, DENSE, Facts};
 use super::objective::{PassagePool, RetrievalObjective};
 use super::options::RetrievalOptions;
@@ -64,9 +65,8 @@ impl RetrievalRun {
         let settings = RetrievalSettings::from_json(&options.base.settings, settings_file)?;
         let prefixes = [&settings.query_prefix, &settings.document_prefix];
         let prefixes: Vec<&str> = prefixes.into_iter().map(String::as_str).collect();
-        let blocks: Vec<&str> = training.iter().flat_map(DataFile::blocks).collect();
-        let size = options.base.vocab_size;
-        let tokenizer = tokenizer::train(blocks.into_iter(), size, &prefixes)?;
+        let counts = tokenizer::count(training.iter().flat_map(DataFile::blocks));
+        let tokenizer = tokenizer::train(&counts, options.base.vocab_size, &prefixes)?;
 
         let hashes = files.iter().map(|file| {
             let name = file.path().file_name().unwrap_or_default();
@@ -101,7 +101,8 @@ impl RetrievalRun {
             .collect();
         let reports = reports(training, &pools);
         let shares = options.data.iter().map(|source| source.share);
-        let pool = PassagePool::new(pools.into_iter().zip(shares).collect())?;
+        let words = Words::new(&counts);
+        let pool = PassagePool::new(pools.into_iter().zip(shares).collect(), words)?;
         let validation = measured
             .iter()
             .zip(&options.validation)

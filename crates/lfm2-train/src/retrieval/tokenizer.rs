@@ -4,21 +4,42 @@
 //! letters become small ones, and a word is the same whether a blank, a bracket or a hyphen stands in
 //! front of it or it begins the text.
 
+use std::collections::BTreeMap;
+
 use lfm2_hub::{Limits, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::bpe;
 use crate::{Error, Result};
 
+/// How often a word counts in training, as a power of how often it occurs. Below 1, parts that many rare
+/// words share win over whole frequent words, and words that are in none of the texts have shorter
+/// spellings.
+const DAMPING: f64 = 0.5;
+
 /// What is a word: letters with their marks, up to three digits, or any other character.
 const WORDS: &str = r"[\p{L}\p{M}]+|\p{N}{1,3}|[^\s\p{L}\p{M}\p{N}]";
 
-/// Trains a tokenizer of at most `vocab_size` tokens on `texts`; the last ones are `prefixes`.
+/// How often each word occurs in small letters, and each of the common marks.
+pub(crate) fn count<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for text in texts {
+        let marks = text.matches(|c: char| c.is_ascii_punctuation());
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        for word in words.chain(marks).filter(|word| !word.is_empty()) {
+            *counts.entry(word.to_lowercase()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Trains a tokenizer of at most `vocab_size` tokens on words that occur as often as `counts` says; the
+/// last tokens are `prefixes`.
 ///
 /// # Errors
 /// As [`train_tokenizer`](crate::train_tokenizer).
-pub(crate) fn train<'a>(
-    texts: impl Iterator<Item = &'a str> + Send,
+pub(crate) fn train(
+    counts: &BTreeMap<String, usize>,
     vocab_size: usize,
     prefixes: &[&str],
 ) -> Result<Tokenizer> {
@@ -29,7 +50,15 @@ pub(crate) fn train<'a>(
         {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false},
     ]});
     let words = vocab_size.saturating_sub(prefixes.len());
-    let trained = bpe::train(&form, texts, words)?;
+    // A single occurrence is a name or a slip as often as not.
+    let repeated = counts.iter().filter(|(_, count)| **count > 1);
+    let texts: Vec<String> = repeated
+        .map(|(word, &count)| {
+            let times = (count as f64).powf(DAMPING).round() as usize;
+            vec![word.as_str(); times].join(" ")
+        })
+        .collect();
+    let trained = bpe::train(&form, texts.iter().map(String::as_str), words)?;
     let unreadable = |e: serde_json::Error| Error::Tokenizer(e.to_string());
     let mut json: Value = serde_json::from_str(&trained.to_json()?).map_err(unreadable)?;
     let Some(added) = json["added_tokens"].as_array_mut() else {
@@ -55,7 +84,7 @@ mod tests {
             "The flow of heat (flow-rate).",
             "Flow!",
         ];
-        train(texts.into_iter(), 400, &["[Q] ", "[D] "]).unwrap()
+        train(&count(texts.into_iter()), 400, &["[Q] ", "[D] "]).unwrap()
     }
 
     fn ids(text: &str) -> Vec<u32> {
@@ -73,7 +102,23 @@ mod tests {
         for text in ["(flow)", "the flow", "flow-flow", "_flow"] {
             assert!(ids(text).contains(&flow[0]), "{text:?}");
         }
-        assert_eq!(ids("flow.").len(), 2);
+        assert!(ids("flow.").len() > 1 && ids("flow.").starts_with(&flow));
+    }
+
+    #[test]
+    fn words_and_marks_are_counted() {
+        let counts = count(["The Flow, the flow.", "(12)"].into_iter());
+        let pairs: Vec<(&str, usize)> = counts.iter().map(|(w, n)| (w.as_str(), *n)).collect();
+        let expected = [
+            ("(", 1),
+            (")", 1),
+            (",", 1),
+            (".", 1),
+            ("12", 1),
+            ("flow", 2),
+            ("the", 2),
+        ];
+        assert_eq!(pairs, expected);
     }
 
     #[test]
