@@ -57,7 +57,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// What a member's tests may use on top.
-const TESTS_MAY_USE: &[(&str, &[&str])] = &[("lfm2-generate", &["lfm2-text"])];
+const TESTS_MAY_USE: &[(&str, &[&str])] = &[
+    ("lfm2-generate", &["lfm2-text"]),
+    ("lfm2-colbert", &["lfm2-train"]),
+];
 
 /// Crates of others that a member must do without, by the start of their names: the kernels work on
 /// slices, the hub knows tensors but no layers, and errors of libraries have types.

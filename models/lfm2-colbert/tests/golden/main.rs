@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 mod encoder;
+mod gradients;
 mod maxsim;
 mod metrics;
