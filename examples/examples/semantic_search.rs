@@ -1,5 +1,5 @@
-//! Searches files by meaning: `cargo run --release -p lfm2-examples --features download --example
-//! semantic_search -- LiquidAI/LFM2-ColBERT-350M docs "how do I make a model smaller?"`.
+//! Searches files by meaning: `cargo run --release -p lfm2-examples --example semantic_search --
+//! docs "how do I make a model smaller?"`, with another model than the built-in one behind that.
 //!
 //! The index stays in the folder `search.index`; the next run encodes only what has changed.
 
@@ -12,10 +12,13 @@ use lfm2::retrieval::{self, Library, LibraryCard, LibraryOptions, SearchOptions}
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let usage = "expected a model, a folder and a question";
-    let model = retrieval::open(args.next().context(usage)?)?;
+    let usage = "expected a folder and a question";
     let folder = args.next().context(usage)?;
     let question = args.next().context(usage)?;
+    let model = match args.next() {
+        Some(source) => retrieval::open(source)?,
+        None => retrieval::embedded()?,
+    };
 
     let index = Path::new("search.index");
     let mut library = match LibraryCard::exists(index) {

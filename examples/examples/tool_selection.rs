@@ -1,10 +1,9 @@
 //! Chooses the few tools of many that a question is about, before a language model sees them:
-//! `cargo run --release -p lfm2-examples --features download --example tool_selection --
-//! LiquidAI/LFM2-ColBERT-350M "will it rain in Lisbon tomorrow?"`.
+//! `cargo run --release -p lfm2-examples --example tool_selection -- "will it rain in Lisbon?"`, with
+//! another model than the built-in one behind that.
 
 #![allow(clippy::print_stdout, reason = "examples talk to their user")]
 
-use anyhow::Context;
 use lfm2::generate::Tool;
 use lfm2::retrieval;
 use serde_json::json;
@@ -28,13 +27,13 @@ const TOOLS: [(&str, &str); 8] = [
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let source = args
-        .next()
-        .context("expected a model, such as LiquidAI/LFM2-ColBERT-350M")?;
     let question = args
         .next()
-        .unwrap_or_else(|| "will it rain in Lisbon tomorrow?".to_owned());
-    let model = retrieval::open(source)?;
+        .unwrap_or_else(|| "will it rain in Lisbon?".to_owned());
+    let model = match args.next() {
+        Some(source) => retrieval::open(source)?,
+        None => retrieval::embedded()?,
+    };
 
     let texts: Vec<String> = TOOLS
         .iter()

@@ -169,6 +169,22 @@ fn the_index_remembers_its_model() {
 }
 
 #[test]
+fn without_a_model_the_built_in_one_is_used() {
+    let folder = docs();
+    let (index, docs) = (
+        text(&folder.path().join("x")),
+        text(&folder.path().join("docs")),
+    );
+    run(&["index", "build", &index, &docs]).ok();
+    let found = run(&["search", &index, "what lift holds", "-k", "1", "--json"]).ok();
+    assert_eq!(rows(&found)[0]["heading"], "Lift");
+    let info: Value =
+        serde_json::from_str(&run(&["index", "info", &index, "--json"]).ok().stdout).unwrap();
+    assert_eq!(info["model_source"], Value::Null);
+    assert_eq!(rows(&run(&["embed", "a wing"]).ok()).len(), 1);
+}
+
+#[test]
 fn filters_explanations_and_plain_hits() {
     let folder = indexed();
     let at = folder.path();

@@ -19,7 +19,7 @@
 //! | a text to be continued | [`TextModel::generate`] | `text` |
 //! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
-//! | a model that is always there | `TextModel::embedded`, feature `embedded` | `text` |
+//! | a model that is always there | `TextModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
@@ -35,6 +35,8 @@
 
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "embedded")]
+mod embedded_retrieval;
 mod error;
 mod options;
 pub mod retrieval;

@@ -25,6 +25,33 @@ pub use lfm2_colbert::index::{
 };
 pub use lfm2_colbert::*;
 
+#[cfg(feature = "embedded")]
+pub use crate::embedded_retrieval::embedded_checkpoint;
+
+/// The tiny model that is compiled into the program: it finds English texts by words and what goes
+/// with them, in a few milliseconds each.
+///
+/// ```
+/// # fn main() -> lfm2::Result<()> {
+/// let model = lfm2::retrieval::embedded()?;
+/// let texts = ["The cat sat on the mat.", "Rain fell on the sea all night."];
+/// let ranking = model.rerank("where did it rain?", &texts)?;
+/// assert_eq!(ranking[0].index, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// None: a test of this crate opens it.
+#[cfg(feature = "embedded")]
+pub fn embedded() -> crate::Result<RetrievalModel> {
+    let checkpoint = embedded_checkpoint()?;
+    Ok(RetrievalModel::from_checkpoint(
+        &checkpoint,
+        &Default::default(),
+    )?)
+}
+
 /// Opens a retrieval model, of one vector per token or one per text: a folder, a GGUF file, or
 /// `organisation/name` of the Hub (downloaded with the feature `download`, else taken from the
 /// local cache).

@@ -49,18 +49,14 @@ pub(crate) fn retrieval_model(
         (None, None) => None,
     };
     let Some(source) = found else {
-        return Ok((built_in_retrieval_model(args.device)?, None));
+        let checkpoint = retrieval::embedded_checkpoint()?;
+        let model = RetrievalModel::from_checkpoint(&checkpoint, &load(args.device)?)?;
+        return Ok((model, None));
     };
     let mut options = OpenOptions::default().with_files(files(offline));
     options.load = load(args.device)?;
     let model = retrieval::open_with(source.clone(), &options).doing("opening", &source)?;
     Ok((model, Some(lasting(&source))))
-}
-
-fn built_in_retrieval_model(_: DeviceArgs) -> Result<RetrievalModel> {
-    Err(invalid(format!(
-        "there is no built-in retrieval model: give one with --model or {RETRIEVAL_MODEL_VARIABLE}"
-    )))
 }
 
 /// Opens a library; when it is another model's, says whose.
