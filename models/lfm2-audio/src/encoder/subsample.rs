@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use candle_core::Result;
-use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
+use lfm2_nn::{Accuracy, Bias, DType, Linear, Matrix, Module, Tensor, Weights};
 
 use crate::EncoderConfig;
 
@@ -98,26 +98,64 @@ impl Subsampling {
 
 impl Separable {
     fn forward(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let kernel = self.kernel.t()?.contiguous()?;
-        let mut sum: Option<Tensor> = None;
-        for (i, tap) in taps(x, rows)?.iter().enumerate() {
-            let product = tap.broadcast_mul(&kernel.get(i)?)?;
-            sum = Some(match sum {
-                Some(sum) => (sum + product)?,
-                None => product,
-            });
-        }
-        let Some(sum) = sum else {
-            candle_core::bail!("a kernel without values")
+        let plain = x.dtype() == DType::F32 && x.device().is_cpu();
+        let x = if plain && ![x, &self.kernel, &self.bias].iter().any(|t| t.track_op()) {
+            self.depthwise_values(x, rows)?
+        } else {
+            self.depthwise(x, rows)?
         };
-        let (rows, bins, channels) = sum.dims3()?;
-        let x = sum
-            .broadcast_add(&self.bias)?
-            .reshape((rows * bins, channels))?;
+        let (rows, bins, channels) = x.dims3()?;
         self.pointwise
-            .forward(&x)?
+            .forward(&x.reshape((rows * bins, channels))?)?
             .relu()?
             .reshape((rows, bins, channels))
+    }
+
+    /// Nine shifted products: for every device, with gradients.
+    fn depthwise(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let kernel = self.kernel.t()?.contiguous()?;
+        let taps = taps(x, rows)?;
+        let mut products = taps.iter().enumerate();
+        let product = |(i, tap): (usize, &Tensor)| tap.broadcast_mul(&kernel.get(i)?);
+        let first = products.next().map(product).transpose()?;
+        let Some(mut sum) = first else {
+            candle_core::bail!("a kernel without values")
+        };
+        for tap in products {
+            sum = (sum + product(tap)?)?;
+        }
+        sum.broadcast_add(&self.bias)
+    }
+
+    /// The same on values, which takes a tenth of the time.
+    fn depthwise_values(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let (len, bins, channels) = x.dims3()?;
+        let [before, after] = rows.border;
+        let (out_rows, out_bins) = ((before + len + after - 1) / 2, bins.div_ceil(2));
+        let image = x.flatten_all()?.to_vec1::<f32>()?;
+        let kernel = self.kernel.t()?.flatten_all()?.to_vec1::<f32>()?;
+        let bias = self.bias.to_vec1::<f32>()?;
+        let mut out = Vec::with_capacity(out_rows * out_bins * channels);
+        for row in 0..out_rows {
+            for bin in 0..out_bins {
+                let start = out.len();
+                out.extend_from_slice(&bias);
+                let sums = &mut out[start..];
+                for (i, weights) in kernel.chunks_exact(channels).enumerate() {
+                    // Places in the image; those before its first row or bin wrap around, out of it.
+                    let y = (2 * row + i / 3).wrapping_sub(before);
+                    let x = (2 * bin + i % 3).wrapping_sub(1);
+                    if y >= len || x >= bins {
+                        continue;
+                    }
+                    let values = &image[(y * bins + x) * channels..][..channels];
+                    for ((sum, value), weight) in sums.iter_mut().zip(values).zip(weights) {
+                        *sum += value * weight;
+                    }
+                }
+            }
+        }
+        Tensor::from_vec(out, (out_rows, out_bins, channels), x.device())
     }
 }
 
@@ -175,6 +213,30 @@ fn kernel(weights: &Weights, channels: usize) -> lfm2_hub::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lfm2_nn::Device;
+
+    #[test]
+    fn both_depthwise_forms_give_the_same() -> Result<()> {
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
+        let pointwise = Linear::new(Matrix::Dense(random(&[5, 5])?), None);
+        let separable = Separable {
+            kernel: random(&[5, TAPS])?,
+            bias: random(&[5])?,
+            pointwise: pointwise.map_err(candle_core::Error::wrap)?,
+        };
+        // Whole images of odd and even sizes, and pieces from within one.
+        for (len, bins, out, all) in [(7, 6, 0..4, 7), (6, 5, 0..3, 6), (9, 4, 2..6, 12)] {
+            let rows = Rows::behind(&out, all);
+            let x = random(&[rows.range.len(), bins, 5])?;
+            assert!(rows.range.len() <= len);
+            let plain = separable.depthwise(&x, &rows)?;
+            let values = separable.depthwise_values(&x, &rows)?;
+            assert_eq!(plain.dims(), values.dims());
+            let difference = (plain - values)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(difference < 1e-5, "{difference}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn rows_know_the_borders_of_their_image() {
