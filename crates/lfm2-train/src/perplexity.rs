@@ -116,7 +116,5 @@ fn batch_loss(model: &dyn Decoder, batch: &MicroBatch) -> Result<f64> {
     let logits = model.forward(Input::Ids(&ids), &step, &mut cache, Want::AllLogits)?;
     let logits = logits.to_device(&Device::Cpu)?;
     let loss = loss::next_token(&logits, batch.targets(), 1.0)?;
-    Ok(f64::from(
-        loss.to_dtype(DType::F32)?.to_scalar::<f32>()?,
-    ))
+    Ok(f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?))
 }
