@@ -19,6 +19,8 @@ const LEAST_TOKENS: usize = 32;
 const HEADER_SHARE: usize = 3;
 /// Tokens that may come out differently when header and text are read as one.
 const SEAMS: usize = 4;
+/// Characters of a word that are counted together.
+const WORD_CHARACTERS: usize = 24;
 /// Characters around a place that say how good it is to cut there.
 const SIGHT: usize = 32;
 
@@ -128,7 +130,7 @@ impl Chunker {
     /// The pieces of a document, in order. Blank text has none, whatever its title.
     ///
     /// # Errors
-    /// A tokenizer that changes text, so that nobody knows where its tokens stand.
+    /// A text that cannot be tokenised.
     pub fn chunks(&self, document: &TextDocument) -> Result<Vec<Chunk>> {
         let text = document.text.as_str();
         let mut lines = LineCounter::new(text);
@@ -190,25 +192,45 @@ impl Chunker {
     /// Where every token of a text ends, in bytes.
     fn token_ends(&self, text: &str) -> Result<Vec<usize>> {
         let mut ends = Vec::with_capacity(text.len() / 3);
-        let mut at = 0;
+        let mut start = 0;
         for piece in pieces(text) {
-            let ids = self
-                .tokenizer
-                .encode(piece, SpecialTokens::Literal, Bos::Omit)?;
-            let start = at;
-            for id in ids {
+            let before = ends.len();
+            let mut at = start;
+            for id in self.encode(piece)? {
                 at += self.tokenizer.token_bytes(id)?.len();
                 ends.push(at);
             }
             if at - start != piece.len() {
-                return Err(HubError::Unsupported {
-                    what: "a tokenizer that changes text".to_owned(),
-                    hint: "chunks need tokens that stand somewhere in the text".to_owned(),
-                }
-                .into());
+                // The tokenizer changes what it reads, so its tokens do not say where they stand.
+                ends.truncate(before);
+                self.push_word_ends(piece, start, &mut ends)?;
             }
+            start += piece.len();
         }
         Ok(ends)
+    }
+
+    /// Where words of a text end that begins at `start`, once for each of their tokens.
+    fn push_word_ends(&self, text: &str, start: usize, ends: &mut Vec<usize>) -> Result<()> {
+        let mut at = start;
+        for word in text.split_inclusive(char::is_whitespace) {
+            let mut rest = word;
+            while !rest.is_empty() {
+                let cut = rest.char_indices().nth(WORD_CHARACTERS);
+                let (head, tail) = rest.split_at(cut.map_or(rest.len(), |(cut, _)| cut));
+                at += head.len();
+                ends.extend(self.encode(head)?.iter().map(|_| at));
+                rest = tail;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self
+            .tokenizer
+            .encode(text, SpecialTokens::Literal, Bos::Omit)?;
+        Ok(ids)
     }
 }
 
@@ -306,7 +328,18 @@ impl Windows<'_> {
     fn at(&self, token: usize) -> usize {
         match token.checked_sub(1) {
             None => 0,
+            // What the tokenizer leaves out at the end belongs to the last window.
+            Some(_) if token >= self.ends.len() => self.text.len(),
             Some(last) => self.ends.get(last).copied().unwrap_or(self.text.len()),
+        }
+    }
+
+    /// How good it is to cut in front of token `token`.
+    fn place(&self, token: usize) -> Break {
+        let last = token.checked_sub(1).and_then(|last| self.ends.get(last));
+        match last.is_some() && last == self.ends.get(token) {
+            true => Break::Never,
+            false => Break::of(self.text, self.at(token)),
         }
     }
 
@@ -318,7 +351,7 @@ impl Windows<'_> {
             return self.ends.len();
         }
         let least = most - self.most / 3;
-        let rated = (least..=most).map(|end| (Break::of(self.text, self.at(end)), end));
+        let rated = (least..=most).map(|end| (self.place(end), end));
         rated.max().map_or(most, |(_, end)| end)
     }
 
@@ -329,10 +362,9 @@ impl Windows<'_> {
             let shared = self.text.get(self.at(*start)..self.at(end));
             shared.is_some_and(|shared| !shared.trim().is_empty())
         };
-        let shared = starts.filter(says_something).map(|start| {
-            let place = Break::of(self.text, self.at(start));
-            (place.min(Break::Sentence), start)
-        });
+        let shared = starts
+            .filter(says_something)
+            .map(|start| (self.place(start).min(Break::Sentence), start));
         let best = shared.max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         best.map_or(end, |(_, start)| start)
     }

@@ -22,12 +22,43 @@ fn bytes() -> Tokenizer {
     Tokenizer::from_bytes(json.to_string(), &Limits::default()).unwrap()
 }
 
+/// The same, but in small letters, and blind to white space.
+fn lower_words() -> Tokenizer {
+    let mut json: Value = serde_json::from_str(&bytes().to_json().unwrap()).unwrap();
+    json["normalizer"] = json!({"type": "Lowercase"});
+    json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "\\S+"}, "behavior": "Removed", "invert": true},
+        {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false},
+    ]});
+    Tokenizer::from_bytes(json.to_string(), &Limits::default()).unwrap()
+}
+
 fn chunks(document: &TextDocument, max_tokens: usize, overlap: usize) -> Vec<Chunk> {
+    chunks_with(bytes(), document, max_tokens, overlap)
+}
+
+fn chunks_with(
+    tokenizer: Tokenizer,
+    document: &TextDocument,
+    max_tokens: usize,
+    overlap: usize,
+) -> Vec<Chunk> {
     let options = ChunkOptions::default()
         .with_max_tokens(max_tokens)
         .with_overlap(overlap);
-    let chunker = Chunker::new(bytes(), options).unwrap();
+    let chunker = Chunker::new(tokenizer, options).unwrap();
     chunker.chunks(document).unwrap()
+}
+
+#[test]
+fn a_tokenizer_that_changes_text_counts_words() {
+    let text = "The First sentence IS here. A SECOND one is there. And the Third one comes last.";
+    let found = chunks_with(lower_words(), &TextDocument::new("x", "", text), 48, 0);
+    let expected = [
+        "The First sentence IS here. A SECOND one is",
+        "there. And the Third one comes last.",
+    ];
+    assert_eq!(texts(&found), expected);
 }
 
 fn texts(chunks: &[Chunk]) -> Vec<&str> {
