@@ -381,6 +381,39 @@ fn eval_recall_reads_plain_and_gzipped_rows() {
 }
 
 #[test]
+fn eight_bits_predict_stories_as_well_as_full_precision() {
+    let stories =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/stories/stories-valid.txt.gz");
+    let data = text(&stories);
+    let perplexity = |more: &[&str]| {
+        let args = [&["eval", "perplexity", "--data", &data, "--json"], more].concat();
+        let report = run(&args).ok().json();
+        assert!(report["tokens"].as_u64().unwrap() > 1000, "{report}");
+        report["perplexity"].as_f64().unwrap()
+    };
+    let exact = perplexity(&["--exact"]);
+    let eight = perplexity(&["--quantize", "q8_0"]);
+    assert!(exact > 1.0 && exact < 20.0, "{exact}");
+    assert!((eight / exact - 1.0).abs() < 0.01, "{exact} {eight}");
+}
+
+#[test]
+fn eval_perplexity_reports_what_it_read_and_refuses_what_it_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.txt");
+    std::fs::write(&file, "Lily had a cat.\n\nThe cat was red.\n").unwrap();
+    let data = text(&file);
+    let outcome = run(&["eval", "perplexity", "--data", &data]).ok();
+    assert!(outcome.stdout.contains("in 2 texts"), "{}", outcome.stdout);
+    let short = ["eval", "perplexity", "--data", &data, "--context", "1"];
+    assert_eq!(run(&short).code, 2);
+    std::fs::write(&file, "\n\n").unwrap();
+    assert_eq!(run(&["eval", "perplexity", "--data", &data]).code, 2);
+    let missing = ["eval", "perplexity", "--data", "nowhere.txt"];
+    assert_eq!(run(&missing).code, 3);
+}
+
+#[test]
 fn train_makes_a_model_and_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let (config, out) = tiny_run(folder.path(), 4);

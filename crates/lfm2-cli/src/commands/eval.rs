@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lfm2_train::data::DataFile;
-use lfm2_train::{
-    Answerer, PerplexityOptions, RecallOptions, perplexity, read_recall, recall,
-};
+use lfm2_train::{Answerer, PerplexityOptions, RecallOptions, perplexity, read_recall, recall};
 
 use crate::args::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
 use crate::ui::interrupt::Interrupt;
