@@ -78,8 +78,10 @@ fn tk_04_binary_and_broken_files_of_a_folder_are_skipped_with_a_note() {
         ("c.txt", b"fine"),
         ("large.txt", &[b'x'; 100]),
     ]);
-    let mut options = ReadOptions::default();
-    options.max_file_bytes = 99;
+    let options = ReadOptions {
+        max_file_bytes: 99,
+        ..ReadOptions::default()
+    };
     let (documents, skipped) = read(folder.path(), &options);
     assert_eq!(documents.len(), 1);
     let expected = [
@@ -124,16 +126,20 @@ fn bytes_are_counted_for_progress() {
 #[test]
 fn limits_of_files_and_depth_are_kept_and_folders_left_out() {
     let folder = folder(&[("a.txt", b"a"), ("b/c/d.txt", b"d"), ("index/x", b"x")]);
-    let mut options = ReadOptions::default();
-    options.max_files = 2;
+    let options = ReadOptions {
+        max_files: 2,
+        ..ReadOptions::default()
+    };
     let error = Listing::new(&[folder.path()], &options)
         .unwrap_err()
         .to_string();
     assert!(error.contains("over the limit of 2"), "{error}");
     let without = options.without(folder.path().join("index"));
     assert_eq!(Listing::new(&[folder.path()], &without).unwrap().len(), 2);
-    let mut shallow = ReadOptions::default();
-    shallow.max_depth = 1;
+    let shallow = ReadOptions {
+        max_depth: 1,
+        ..ReadOptions::default()
+    };
     let error = Listing::new(&[folder.path()], &shallow)
         .unwrap_err()
         .to_string();
