@@ -44,8 +44,10 @@ fn add(library: &mut Library, documents: Vec<TextDocument>) -> Added {
         .unwrap()
 }
 
-/// Ids and texts of everything, and what a question finds.
-fn contents(library: &Library) -> (Vec<(String, String)>, Vec<(String, f32)>) {
+/// Ids with texts of everything, and ids with scores of what a question finds.
+type Contents = (Vec<(String, String)>, Vec<(String, f32)>);
+
+fn contents(library: &Library) -> Contents {
     let mut ids = library.index().ids().unwrap();
     ids.sort();
     let text = |id: &String| library.index().document(id).unwrap().unwrap().text.unwrap();

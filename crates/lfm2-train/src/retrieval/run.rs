@@ -1,6 +1,6 @@
 //! [`RetrievalRun`]: from a configuration file to a retrieval model's folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -54,79 +54,35 @@ impl RetrievalRun {
     ) -> Result<Self> {
         options.validate()?;
         let folder = RunFolder::open(run, resume)?;
-        let sources = options.data.iter().map(|source| &source.path);
-        let files: Vec<DataFile> = sources
-            .chain(&options.validation)
-            .map(|path| DataFile::read(&base.join(path)))
-            .collect::<Result<_>>()?;
-        let (training, measured) = files.split_at(options.data.len());
-
+        let texts = Texts::read(&options, base)?;
         let settings_file = Path::new("base.settings");
         let settings = RetrievalSettings::from_json(&options.base.settings, settings_file)?;
         let prefixes = [&settings.query_prefix, &settings.document_prefix];
-        let prefixes: Vec<&str> = prefixes.into_iter().map(String::as_str).collect();
-        let counts = tokenizer::count(training.iter().flat_map(DataFile::blocks));
+        let prefixes = prefixes.into_iter().map(String::as_str);
+        let prefixes: Vec<&str> = prefixes.filter(|prefix| !prefix.is_empty()).collect();
+        let counts = tokenizer::count(texts.training.iter().flat_map(DataFile::blocks));
         let tokenizer = tokenizer::train(&counts, options.base.vocab_size, &prefixes)?;
-
-        let hashes = files.iter().map(|file| {
-            let name = file.path().file_name().unwrap_or_default();
-            (name.to_string_lossy().into_owned(), json!(file.sha256()))
-        });
-        let identity = json!({
-            "options": options,
-            "data_sha256": hashes.collect::<serde_json::Map<_, _>>(),
-            "tokenizer_sha256": sha256(&tokenizer.to_json()?),
-        });
+        let identity = texts.identity(&options, &tokenizer)?;
         let (config, config_json) = trunk_config(&options, &tokenizer)?;
         let config_text = format!("{config_json:#}\n");
         write_text(&run.join("config.json"), &config_text)?;
 
-        let dense = [DenseSpec {
-            prefix: format!("{DENSE}.linear"),
-            input: config.hidden_size,
-            output: options.base.dimensions,
-            bias: Bias::Without,
-        }];
-        let parameters = fresh_parameters(&options, &config, &dense)?;
-        let source: Arc<dyn TensorSource> = Arc::new(parameters.clone());
-        let weights = Weights::new(source, DType::F32, &Device::Cpu);
-        let cut = |(file, label): (&DataFile, String)| {
-            let mut rng = Rng::labelled(options.seed, &label);
-            passages(file, options.passage_words, &mut rng)
-        };
-        let pools: Vec<Vec<Passage>> = training
-            .iter()
-            .enumerate()
-            .map(|(i, file)| cut((file, format!("passages {i}"))))
-            .collect();
-        let reports = reports(training, &pools);
+        let (parameters, network) = fresh_network(&options, &config)?;
+        let pools = texts.pools(&options);
+        let reports = reports(&texts.training, &pools);
         let shares = options.data.iter().map(|source| source.share);
-        let words = Words::new(&counts);
-        let pool = PassagePool::new(pools.into_iter().zip(shares).collect(), words)?;
-        let validation = measured
-            .iter()
-            .zip(&options.validation)
-            .map(|(file, path)| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                (name.clone().into_owned(), cut((file, name.into_owned())))
-            });
+        let sources = pools.into_iter().zip(shares).collect();
         let reading = settings.with_document_length(options.document_tokens);
         let objective = RetrievalObjective::new(
-            ColbertNetwork::load(config.clone(), &dense, &weights)?,
+            network,
             TextReader::new(tokenizer.clone(), reading, Some(bpe::EOS))?,
-            pool,
+            PassagePool::new(sources, Words::new(&counts))?,
             options.clone(),
-            validation.collect(),
+            texts.validation(&options),
         )?;
+        let pace = options.pace();
         Ok(Self {
-            run: RunLoop::open(
-                &folder,
-                identity,
-                options.pace(),
-                parameters,
-                objective,
-                threads,
-            )?,
+            run: RunLoop::open(&folder, identity, pace, parameters, objective, threads)?,
             facts: Facts {
                 config,
                 config_json,
@@ -167,6 +123,66 @@ impl RetrievalRun {
     }
 }
 
+/// The data files of a run.
+struct Texts {
+    training: Vec<DataFile>,
+    measured: Vec<DataFile>,
+}
+
+impl Texts {
+    fn read(options: &RetrievalOptions, base: &Path) -> Result<Self> {
+        let read = |path: &PathBuf| DataFile::read(&base.join(path));
+        let training = options.data.iter().map(|source| read(&source.path));
+        Ok(Self {
+            training: training.collect::<Result<_>>()?,
+            measured: options.validation.iter().map(read).collect::<Result<_>>()?,
+        })
+    }
+
+    /// What makes the run the run it is.
+    fn identity(&self, options: &RetrievalOptions, tokenizer: &Tokenizer) -> Result<Value> {
+        let paths = options.data.iter().map(|source| &source.path);
+        let paths = paths.chain(&options.validation);
+        let files = self.training.iter().chain(&self.measured);
+        let hash = |(path, file): (&PathBuf, &DataFile)| {
+            (path.display().to_string(), json!(file.sha256()))
+        };
+        let hashes: serde_json::Map<_, _> = paths.zip(files).map(hash).collect();
+        Ok(json!({
+            "options": options,
+            "data_sha256": hashes,
+            "tokenizer_sha256": sha256(&tokenizer.to_json()?),
+        }))
+    }
+
+    /// The passages of each training text.
+    fn pools(&self, options: &RetrievalOptions) -> Vec<Vec<Passage>> {
+        let cut = |(i, file)| cut(file, options, &format!("passages {i}"));
+        self.training.iter().enumerate().map(cut).collect()
+    }
+
+    /// The passages of each text that is kept out, by its name.
+    fn validation(&self, options: &RetrievalOptions) -> Vec<(String, Vec<Passage>)> {
+        let named = |(path, file): (&PathBuf, &DataFile)| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            let name = name.to_string_lossy().into_owned();
+            let passages = cut(file, options, &name);
+            (name, passages)
+        };
+        options
+            .validation
+            .iter()
+            .zip(&self.measured)
+            .map(named)
+            .collect()
+    }
+}
+
+fn cut(file: &DataFile, options: &RetrievalOptions, label: &str) -> Vec<Passage> {
+    let mut rng = Rng::labelled(options.seed, label);
+    passages(file, options.passage_words, &mut rng)
+}
+
 /// The trunk's config with the facts of its tokenizer.
 fn trunk_config(options: &RetrievalOptions, tokenizer: &Tokenizer) -> Result<(TextConfig, Value)> {
     let mut json = options.base.config.clone();
@@ -186,12 +202,18 @@ fn trunk_config(options: &RetrievalOptions, tokenizer: &Tokenizer) -> Result<(Te
     Ok((TextConfig::from_json(&json)?, json))
 }
 
-fn fresh_parameters(
+/// New weights and the network over them.
+fn fresh_network(
     options: &RetrievalOptions,
     config: &TextConfig,
-    dense: &[DenseSpec],
-) -> Result<Parameters> {
-    let specs = ColbertNetwork::tensors(config, dense);
+) -> Result<(Parameters, ColbertNetwork)> {
+    let dense = [DenseSpec {
+        prefix: format!("{DENSE}.linear"),
+        input: config.hidden_size,
+        output: options.base.dimensions,
+        bias: Bias::Without,
+    }];
+    let specs = ColbertNetwork::tensors(config, &dense);
     let (layers, init) = (config.layers.len(), options.base.init);
     let parameters = Parameters::init(specs, layers, init, options.seed)?;
     let factor = options.base.embedding_std / init.std;
@@ -200,7 +222,10 @@ fn fresh_parameters(
             parameter.set(&(parameter.tensor().detach() * factor)?)?;
         }
     }
-    Ok(parameters)
+    let source: Arc<dyn TensorSource> = Arc::new(parameters.clone());
+    let weights = Weights::new(source, DType::F32, &Device::Cpu);
+    let network = ColbertNetwork::load(config.clone(), &dense, &weights)?;
+    Ok((parameters, network))
 }
 
 fn reports(files: &[DataFile], pools: &[Vec<Passage>]) -> Vec<SourceReport> {
