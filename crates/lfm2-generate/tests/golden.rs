@@ -26,6 +26,11 @@ fn folders() -> Vec<PathBuf> {
     let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
     roots.extend(
         env::var_os("LFM2_GOLDEN")
+            .map(|folder| {
+                // Relative to the workspace, where the tests are started, and not to the package.
+                let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+                workspace.join(folder).into_os_string()
+            })
             .map(PathBuf::from)
             .map(from_workspace),
     );

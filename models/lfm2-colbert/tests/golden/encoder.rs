@@ -123,7 +123,11 @@ fn for_every_run(check: impl Fn(&Case, &ColbertModel, &Run) -> Result<()>) -> Re
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
         &mut folders,
     )?;
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN") {
+    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
+        // Relative to the workspace, where the tests are started, and not to the package.
+        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        workspace.join(folder).into_os_string()
+    }) {
         let committed = folders.len();
         find(&Path::new(&more).join("colbert"), &mut folders)?;
         ensure!(
