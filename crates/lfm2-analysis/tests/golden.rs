@@ -514,18 +514,12 @@ fn the_librarys_elimination_and_accuracies_are_followed() -> Result<()> {
 /// `scripts/bench/ldsp_minilm.py` writes, `LFM2_GOLDEN` where the table lies.
 #[test]
 fn the_table_of_minilm_comes_out_again() -> Result<()> {
-    let (Some(folder), Some(golden)) = (
-        std::env::var_os("LFM2_MINILM"),
-        std::env::var_os("LFM2_GOLDEN").map(|folder| {
-            // Relative to the workspace, where the tests are started, and not to the package.
-            let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            workspace.join(folder).into_os_string()
-        }),
-    ) else {
+    let (Some(folder), Some(golden)) = (std::env::var_os("LFM2_MINILM"), lfm2_golden::folder())
+    else {
         println!("left out: LFM2_MINILM and LFM2_GOLDEN name no folders");
         return Ok(());
     };
-    let table = std::fs::read(Path::new(&golden).join("ldsp/minilm_full_table.json"))?;
+    let table = std::fs::read(golden.join("ldsp/minilm_full_table.json"))?;
     let table: Vec<Value> = serde_json::from_slice(&table)?;
     for row in &table {
         let name = row["property"].as_str().unwrap_or_default();

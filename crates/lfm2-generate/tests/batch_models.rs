@@ -26,17 +26,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 fn folders() -> Vec<PathBuf> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut roots = vec![repository.join("models/lfm2-text/tests/golden")];
-    let more = env::var_os("LFM2_GOLDEN")
-        .map(|folder| {
-            // Relative to the workspace, where the tests are started, and not to the package.
-            let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            workspace.join(folder).into_os_string()
-        })
-        .map(PathBuf::from);
-    roots.extend(more.map(|folder| match folder.is_dir() {
-        true => folder.join("text"),
-        false => repository.join(folder).join("text"),
-    }));
+    roots.extend(lfm2_golden::folder().map(|folder| folder.join("text")));
     let mut found = Vec::new();
     for root in roots {
         let entries = root

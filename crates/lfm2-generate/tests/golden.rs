@@ -24,16 +24,7 @@ use serde_json::{Map, Value};
 /// All folders with cases, sorted.
 fn folders() -> Vec<PathBuf> {
     let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    roots.extend(
-        env::var_os("LFM2_GOLDEN")
-            .map(|folder| {
-                // Relative to the workspace, where the tests are started, and not to the package.
-                let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-                workspace.join(folder).into_os_string()
-            })
-            .map(PathBuf::from)
-            .map(from_workspace),
-    );
+    roots.extend(lfm2_golden::folder());
     let mut found = Vec::new();
     for root in roots {
         let entries = fs::read_dir(root.join("text"));
@@ -46,16 +37,6 @@ fn folders() -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Tests run in the folder of their crate, but people give paths from where they are.
-fn from_workspace(path: PathBuf) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    if path.is_dir() {
-        path
-    } else {
-        workspace.join(path)
-    }
 }
 
 fn json(path: &Path) -> Option<Value> {

@@ -28,19 +28,7 @@ fn repository() -> PathBuf {
 /// Folders of small checkpoints with random weights.
 fn folders() -> Vec<PathBuf> {
     let mut roots = vec![repository().join("models/lfm2-text/tests/golden")];
-    if let Some(folder) = env::var_os("LFM2_GOLDEN")
-        .map(|folder| {
-            // Relative to the workspace, where the tests are started, and not to the package.
-            let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            workspace.join(folder).into_os_string()
-        })
-        .map(PathBuf::from)
-    {
-        let folder = if folder.is_dir() {
-            folder
-        } else {
-            repository().join(folder)
-        };
+    if let Some(folder) = lfm2_golden::folder() {
         roots.push(folder.join("text"));
     }
     let mut found = Vec::new();

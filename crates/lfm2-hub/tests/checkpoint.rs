@@ -9,13 +9,7 @@ use lfm2_hub::{Checkpoint, Limits, Mapping, ModelSource, OpenOptions, SpecialTok
 
 /// The committed cases, or all of those in the folder that `LFM2_GOLDEN` names.
 fn golden() -> PathBuf {
-    std::env::var_os("LFM2_GOLDEN")
-        .map(|folder| {
-            // Relative to the workspace, where the tests are started, and not to the package.
-            let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            workspace.join(folder).into_os_string()
-        })
-        .map_or_else(|| PathBuf::from("tests/golden"), PathBuf::from)
+    lfm2_golden::folder().unwrap_or_else(|| PathBuf::from("tests/golden"))
 }
 
 fn folders() -> Result<Vec<PathBuf>> {

@@ -94,12 +94,8 @@ impl Case {
 }
 
 fn text_folder() -> PathBuf {
-    match std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
-        Some(folder) => PathBuf::from(folder).join("text"),
+    match lfm2_golden::folder() {
+        Some(folder) => folder.join("text"),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text"),
     }
 }

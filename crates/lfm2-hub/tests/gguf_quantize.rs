@@ -578,14 +578,10 @@ fn a_writer_of_too_many_or_too_few_bytes_is_refused() -> Result<()> {
 /// Every reference checkpoint that a GGUF file can hold, written as `F32`, is the checkpoint.
 #[test]
 fn reference_checkpoints_as_f32_lose_nothing() -> Result<()> {
-    let Some(golden) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) else {
+    let Some(golden) = lfm2_golden::folder() else {
         return Ok(());
     };
-    for folder in std::fs::read_dir(Path::new(&golden).join("text"))? {
+    for folder in std::fs::read_dir(golden.join("text"))? {
         let folder = folder?.path();
         if !folder.join("config.json").exists() {
             continue;

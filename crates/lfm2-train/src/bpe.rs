@@ -41,6 +41,16 @@ pub const BOS: u32 = 1;
 /// Id of the token that ends a turn or a text.
 pub const EOS: u32 = 7;
 
+/// What the config of a model says of its tokenizer.
+pub(crate) fn config_facts(tokenizer: &Tokenizer) -> [(&'static str, Value); 4] {
+    [
+        ("vocab_size", json!(tokenizer.vocab_size())),
+        ("bos_token_id", json!(BOS)),
+        ("eos_token_id", json!(EOS)),
+        ("pad_token_id", json!(PAD)),
+    ]
+}
+
 /// A chat template in the family's form, with the assistant's words marked for training.
 pub const CHAT_TEMPLATE: &str = include_str!("assets/chat_template.jinja");
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use lfm2_generate::ChatTemplate;
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions, Tokenizer};
 use lfm2_text::TextConfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::bpe::{self, CHAT_TEMPLATE};
@@ -119,13 +119,7 @@ fn fresh(
             "expected an object, found something else",
         ));
     };
-    let facts = [
-        ("vocab_size", json!(tokenizer.vocab_size())),
-        ("bos_token_id", json!(bpe::BOS)),
-        ("eos_token_id", json!(bpe::EOS)),
-        ("pad_token_id", json!(bpe::PAD)),
-    ];
-    for (key, value) in facts {
+    for (key, value) in bpe::config_facts(&tokenizer) {
         keys.entry(key).or_insert(value);
     }
     let config = TextConfig::from_json(&config_json)?;

@@ -30,12 +30,8 @@ const KINDS: [(Quantization, f32); 8] = [
 
 fn checkpoints() -> Result<Vec<PathBuf>> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
-        folders.push(Path::new(&more).join("colbert"));
+    if let Some(more) = lfm2_golden::folder() {
+        folders.push(more.join("colbert"));
     }
     let mut found = Vec::new();
     for folder in folders {

@@ -54,7 +54,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lfm2-cli", &["lfm2", "lfm2-train", "lfm2-analysis"]),
     ("lfm2-examples", &["lfm2", "lfm2-train", "lfm2-analysis"]),
     ("lfm2-checks", &[]),
+    (GOLDEN, &[]),
 ];
+
+/// What the tests of every member may use.
+const GOLDEN: &str = "lfm2-golden";
 
 /// What a member's tests may use on top.
 const TESTS_MAY_USE: &[(&str, &[&str])] = &[
@@ -110,7 +114,8 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
                 .context("a dependency without a name")?;
             let test_only = dependency["kind"] == "dev";
             let fits = if dependency["path"].is_string() {
-                allowed.contains(&used) || (test_only && for_tests.contains(&used))
+                allowed.contains(&used)
+                    || (test_only && (used == GOLDEN || for_tests.contains(&used)))
             } else {
                 test_only || !forbidden.iter().any(|start| used.starts_with(start))
             };

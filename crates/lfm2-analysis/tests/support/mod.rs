@@ -86,12 +86,8 @@ impl Case {
 /// Folders with cases.
 fn folders() -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
-        folders.push(Path::new(&more).join("ldsp"));
+    if let Some(more) = lfm2_golden::folder() {
+        folders.push(more.join("ldsp"));
     }
     folders
 }

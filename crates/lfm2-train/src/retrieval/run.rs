@@ -190,13 +190,7 @@ fn trunk_config(options: &RetrievalOptions, tokenizer: &Tokenizer) -> Result<(Te
         let detail = "expected an object, found something else";
         return Err(Error::option("base.config", detail));
     };
-    let facts = [
-        ("vocab_size", json!(tokenizer.vocab_size())),
-        ("bos_token_id", json!(bpe::BOS)),
-        ("eos_token_id", json!(bpe::EOS)),
-        ("pad_token_id", json!(bpe::PAD)),
-    ];
-    for (key, value) in facts {
+    for (key, value) in bpe::config_facts(tokenizer) {
         keys.insert(key.into(), value);
     }
     Ok((TextConfig::from_json(&json)?, json))

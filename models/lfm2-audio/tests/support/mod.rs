@@ -266,12 +266,8 @@ pub(crate) fn sets() -> Result<&'static [Set]> {
         return Ok(sets);
     }
     let mut roots = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
-        roots.push(Path::new(&more).join("audio"));
+    if let Some(more) = lfm2_golden::folder() {
+        roots.push(more.join("audio"));
     }
     let mut found = Vec::new();
     for root in roots {

@@ -30,13 +30,9 @@ pub(crate) fn folders() -> Result<Vec<PathBuf>> {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
         &mut folders,
     )?;
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
+    if let Some(more) = lfm2_golden::folder() {
         let committed = folders.len();
-        find(&Path::new(&more).join("colbert"), &mut folders)?;
+        find(&more.join("colbert"), &mut folders)?;
         ensure!(folders.len() > committed, "no scores in {}", more.display());
     }
     ensure!(!folders.is_empty(), "no scores");

@@ -91,13 +91,9 @@ fn metrics_are_the_references() -> Result<()> {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
         &mut all,
     )?;
-    if let Some(folder) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
+    if let Some(folder) = lfm2_golden::folder() {
         let committed = all.len();
-        cases(&Path::new(&folder).join("colbert"), &mut all)?;
+        cases(&folder.join("colbert"), &mut all)?;
         ensure!(
             all.len() > committed,
             "no metrics below {}",

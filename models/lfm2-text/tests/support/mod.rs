@@ -109,12 +109,8 @@ pub(crate) fn open_model(source: &ModelSource, options: &LoadOptions) -> Result<
 /// Every case there is, sorted by name.
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    if let Some(more) = std::env::var_os("LFM2_GOLDEN").map(|folder| {
-        // Relative to the workspace, where the tests are started, and not to the package.
-        let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        workspace.join(folder).into_os_string()
-    }) {
-        folders.push(Path::new(&more).join("text"));
+    if let Some(more) = lfm2_golden::folder() {
+        folders.push(more.join("text"));
     }
     let mut cases = Vec::new();
     for folder in folders {

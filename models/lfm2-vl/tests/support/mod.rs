@@ -25,13 +25,7 @@ pub(crate) struct Set {
 /// The sets there are: the committed one, and the one that the environment names.
 pub(crate) fn sets() -> Vec<Set> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let more = std::env::var_os("LFM2_GOLDEN")
-        .map(|folder| {
-            // Relative to the workspace, where the tests are started, and not to the package.
-            let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-            workspace.join(folder).into_os_string()
-        })
-        .map(|folder| Path::new(&folder).join("vl"));
+    let more = lfm2_golden::folder().map(|folder| folder.join("vl"));
     let folders = std::iter::once(own).chain(more);
     folders.map(|folder| Set { folder }).collect()
 }
