@@ -38,6 +38,9 @@ BITS = {"q4_0": 4, "q4_k_m": 4, "q8_0": 8, "bf16": 16, "f16": 16, "f32": 32}
 # What is compared on each kind of file; candle-transformers reads dense weights from folders only.
 GGUF, FOLDER = "gguf", "folder"
 FOREIGN_SHARE = 0.05
+# What tells each of the programs and their libraries how many threads to use.
+THREAD_VARIABLES = ("LFM2_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "OMP_NUM_THREADS",
+                    "MKL_NUM_THREADS")
 # glibc gives large blocks back to the system at once and every pass faults them in again.
 KEEP_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
 
@@ -156,8 +159,7 @@ def run(contender, test, args):
     except Unsupported:
         return None
     threads = str(args.threads)
-    env = os.environ | {"RUST_BACKTRACE": "0"} | {name: threads for name in
-                        ("LFM2_NUM_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    env = os.environ | {"RUST_BACKTRACE": "0"} | {name: threads for name in THREAD_VARIABLES}
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if test.busy else None
     (worked, stolen), own, begun = machine_times(), child_seconds(), time.monotonic()
     try:

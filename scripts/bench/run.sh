@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the command and the other contenders as released and compares them; arguments go to
-# compare.py, see --help. The first build of Candle's models takes some minutes.
+# compare.py, or to colbert.py behind the word colbert, see --help. The first build of Candle's models
+# takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -9,4 +10,9 @@ cargo build --release --quiet --manifest-path ../../Cargo.toml -p lfm2-cli
 cargo build --release --quiet
 
 export LFM2=$CARGO_TARGET_DIR/release/lfm2 LFM2_COMPARE=$CARGO_TARGET_DIR/release/lfm2-compare
-exec python3 compare.py "$@"
+script=compare.py
+if [[ ${1:-} == colbert ]]; then
+  script=colbert.py
+  shift
+fi
+exec python3 "$script" "$@"

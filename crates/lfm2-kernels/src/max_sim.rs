@@ -250,7 +250,7 @@ fn with_packed<R>(isa: Isa, query: MatRef<'_, f32>, f: impl FnOnce(Packed<'_>) -
     let width = isa.run(PanelWidth);
     let (rows, dim) = (query.rows(), query.cols());
     with_scratch(rows.next_multiple_of(width) * dim, |values| {
-        pack(query, 0..rows, width, values);
+        pack(query, 0..rows, 0..dim, width, values);
         f(Packed { values, rows, dim })
     })
 }

@@ -3,6 +3,7 @@
 
 mod candle;
 mod check;
+mod colbert;
 mod weights;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ enum Command {
     Candle(CandleArgs),
     /// Print the cosine of the logits of this project and of candle-transformers.
     Check(CheckArgs),
+    /// Time a ColBERT on texts, and print one JSON object.
+    Colbert(ColbertArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,25 @@ enum Kind {
 }
 
 #[derive(Debug, Args)]
+struct ColbertArgs {
+    /// A folder in PyLate's layout.
+    #[arg(long)]
+    model: PathBuf,
+    /// Quantise weights while loading [default: as they are stored].
+    #[arg(long = "type")]
+    storage: Option<Quantization>,
+    /// A query and behind it documents, one per line.
+    #[arg(long)]
+    texts: PathBuf,
+    /// How often the query is timed.
+    #[arg(long, default_value_t = 11)]
+    queries: usize,
+    /// Where the vectors are kept, as safetensors.
+    #[arg(long)]
+    vectors: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     /// A GGUF file, or a folder with a config and safetensors.
     #[arg(long)]
@@ -84,6 +106,7 @@ fn main() -> Result<()> {
         Command::Weights(args) => weights::write(&args),
         Command::Candle(args) => candle::time(&args),
         Command::Check(args) => check::run(&args),
+        Command::Colbert(args) => colbert::run(&args),
     }
 }
 

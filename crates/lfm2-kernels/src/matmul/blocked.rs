@@ -1,8 +1,12 @@
 //! Many activation rows: a register tile over packed panels.
 //!
-//! Vectors run along the rows of `x`. Those are packed once into panels of two vectors, transposed,
-//! so that a step of the sum is one contiguous read; weights keep their order and are only widened,
-//! a few rows at a time, into a buffer that stays in the nearest cache while it meets every panel.
+//! Vectors run along the rows of `x`. A piece of those is packed into panels of two vectors,
+//! transposed, so that a step of the sum is one contiguous read; weights keep their order and are only
+//! widened, a few rows at a time, into a buffer that stays in the nearest cache while it meets every
+//! panel. Long sums are done a stretch at a time, for all weights, so that the packed piece stays in the
+//! second-level cache.
+
+use std::ops::Range;
 
 use super::Output;
 use crate::element::widen_into;
@@ -28,41 +32,64 @@ const TILE_ROWS: usize = 12;
 const TASK_ROWS: usize = 24;
 
 pub(super) fn run<W: Element>(isa: Isa, x: MatRef<'_, f32>, w: MatRef<'_, W>, y: &Output<'_>) {
-    let panel = isa.run(PanelWidth);
+    let width = isa.run(PanelWidth);
     let k = x.cols();
     for first in (0..x.rows()).step_by(X_ROWS) {
-        let count = X_ROWS.min(x.rows() - first);
-        let panels = count.div_ceil(panel);
-        with_scratch(panels * panel * k, |packed| {
-            pack(x, first..first + count, panel, packed);
-            let packed = &*packed;
-            for_each_task(w.rows().div_ceil(TASK_ROWS), count * k * w.rows(), |task| {
-                let start = task * TASK_ROWS;
-                let rows = start..(start + TASK_ROWS).min(w.rows());
-                with_scratch(TILE_ROWS * W_STRIDE, |widened| {
-                    isa.run(Block {
+        let rows = first..(first + X_ROWS).min(x.rows());
+        for start in (0..k).step_by(STEPS) {
+            let steps = start..(start + STEPS).min(k);
+            with_scratch(rows.len().next_multiple_of(width) * steps.len(), |packed| {
+                pack(x, rows.clone(), steps.clone(), width, packed);
+                multiply(
+                    isa,
+                    w,
+                    y,
+                    &Piece {
                         packed,
-                        w,
-                        y,
-                        rows,
-                        first,
-                        count,
-                        widened,
-                    });
-                });
+                        rows: rows.clone(),
+                        steps,
+                    },
+                );
             });
-        });
+        }
     }
 }
 
-/// Transposes rows of `x` into panels `(k, width)`, with zeros for rows that are not there.
+/// A part of `x`, packed.
+struct Piece<'a> {
+    packed: &'a [f32],
+    /// Of `x` and `y`.
+    rows: Range<usize>,
+    /// Of the sum: the columns of `x` and `w`.
+    steps: Range<usize>,
+}
+
+fn multiply<W: Element>(isa: Isa, w: MatRef<'_, W>, y: &Output<'_>, x: &Piece<'_>) {
+    let work = x.rows.len() * x.steps.len() * w.rows();
+    for_each_task(w.rows().div_ceil(TASK_ROWS), work, |task| {
+        let start = task * TASK_ROWS;
+        let rows = start..(start + TASK_ROWS).min(w.rows());
+        with_scratch(TILE_ROWS * W_STRIDE, |widened| {
+            isa.run(Block {
+                x,
+                w,
+                y,
+                rows,
+                widened,
+            });
+        });
+    });
+}
+
+/// Transposes a part of `x` into panels `(columns, width)`, with zeros for rows that are not there.
 pub(crate) fn pack(
     x: MatRef<'_, f32>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
     width: usize,
     packed: &mut [f32],
 ) {
-    let k = x.cols();
+    let k = columns.len();
     let len = packed.len();
     let packed = SharedMut::new(packed);
     for_each_task(len / (width * k), len, |panel| {
@@ -77,7 +104,7 @@ pub(crate) fn pack(
         for start in (0..k).step_by(MAX_LANES) {
             let steps = MAX_LANES.min(k - start);
             for column in 0..present {
-                let source = &x.row(first + column)[start..start + steps];
+                let source = &x.row(first + column)[columns.start + start..][..steps];
                 let target = packed[start * width..]
                     .iter_mut()
                     .skip(column)
@@ -104,15 +131,11 @@ impl Kernel for PanelWidth {
 
 /// Some rows of `w` against all packed rows of `x`.
 struct Block<'a, W> {
-    packed: &'a [f32],
+    x: &'a Piece<'a>,
     w: MatRef<'a, W>,
     y: &'a Output<'a>,
     /// The rows of `w`.
-    rows: std::ops::Range<usize>,
-    /// The row of `x` and `y` packed first.
-    first: usize,
-    /// How many rows are packed.
-    count: usize,
+    rows: Range<usize>,
     widened: &'a mut [f32],
 }
 
@@ -128,47 +151,38 @@ impl<W: Element> Kernel for Block<'_, W> {
 impl<W: Element> Block<'_, W> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(&mut self, s: S) {
-        let k = self.w.cols();
-        for step in (0..k).step_by(STEPS) {
-            let steps = STEPS.min(k - step);
-            for row in self.rows.clone().step_by(R) {
-                let rows = R.min(self.rows.end - row);
-                for r in 0..rows {
-                    let source = &self.w.row(row + r)[step..step + steps];
-                    // The next rows arrive while these are multiplied.
-                    for at in (0..steps).step_by(64 / size_of::<W>()) {
-                        s.prefetch(source.as_ptr().wrapping_add(R * k + at));
-                    }
-                    widen_into(s, source, &mut self.widened[r * W_STRIDE..][..steps]);
+        let steps = self.x.steps.len();
+        for row in self.rows.clone().step_by(R) {
+            let rows = R.min(self.rows.end - row);
+            for r in 0..rows {
+                let source = &self.w.row(row + r)[self.x.steps.clone()];
+                // The next rows arrive while these are multiplied.
+                for at in (0..steps).step_by(64 / size_of::<W>()) {
+                    s.prefetch(source.as_ptr().wrapping_add(R * self.w.cols() + at));
                 }
-                for (panel, packed) in self.packed.chunks_exact(2 * S::LANES * k).enumerate() {
-                    let column = panel * 2 * S::LANES;
-                    let target = Target {
-                        row,
-                        rows,
-                        column,
-                        columns: self.count - column,
-                        step,
-                    };
-                    let packed = &packed[step * 2 * S::LANES..];
-                    if target.columns > S::LANES {
-                        self.tile::<S, R, 2>(s, packed, steps, &target);
-                    } else {
-                        self.tile::<S, R, 1>(s, packed, steps, &target);
-                    }
+                widen_into(s, source, &mut self.widened[r * W_STRIDE..][..steps]);
+            }
+            let panels = self.x.packed.chunks_exact(2 * S::LANES * steps);
+            for (panel, packed) in panels.enumerate() {
+                let column = panel * 2 * S::LANES;
+                let target = Target {
+                    row,
+                    rows,
+                    column,
+                    columns: self.x.rows.len() - column,
+                };
+                if target.columns > S::LANES {
+                    self.tile::<S, R, 2>(s, packed, &target);
+                } else {
+                    self.tile::<S, R, 1>(s, packed, &target);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const C: usize>(
-        &self,
-        s: S,
-        packed: &[f32],
-        steps: usize,
-        target: &Target,
-    ) {
+    fn tile<S: Simd, const R: usize, const C: usize>(&self, s: S, packed: &[f32], target: &Target) {
+        let steps = self.x.steps.len();
         assert!(packed.len() >= steps * 2 * S::LANES && steps <= STEPS && C <= 2 && R <= TILE_ROWS);
         assert!(self.widened.len() >= R * W_STRIDE);
         let a = Broadcast {
@@ -180,6 +194,19 @@ impl<W: Element> Block<'_, W> {
             start: packed.as_ptr(),
             step: 2 * S::LANES,
         };
+        let columns = target.columns.min(C * S::LANES);
+        for column in 0..columns {
+            // SAFETY: this task alone writes columns `self.rows` of `y`.
+            let y = unsafe {
+                self.y.part(
+                    self.x.rows.start + target.column + column,
+                    target.row,
+                    target.rows,
+                )
+            };
+            // Where the results go arrives while they are computed.
+            s.prefetch(y.as_ptr());
+        }
         let zero: Tile<S, R, C> = [[s.zero(); C]; R];
         // SAFETY: by the checks above all strides stay inside the two buffers.
         let tile = unsafe { accumulate(s, zero, steps, a, b) };
@@ -189,18 +216,13 @@ impl<W: Element> Block<'_, W> {
                 s.store(&mut values[r][c * S::LANES..], tile[r][c]);
             }
         }
-        for column in 0..target.columns.min(C * S::LANES) {
-            let row = self.first + target.column + column;
+        let add = self.x.steps.start > 0;
+        for column in 0..columns {
+            let row = self.x.rows.start + target.column + column;
             // SAFETY: this task alone writes columns `self.rows` of `y`.
             let y = unsafe { self.y.part(row, target.row, target.rows) };
-            if target.step == 0 {
-                for r in 0..y.len() {
-                    y[r] = values[r][column];
-                }
-            } else {
-                for r in 0..y.len() {
-                    y[r] += values[r][column];
-                }
+            for (y, values) in y.iter_mut().zip(&values) {
+                *y = if add { *y } else { 0.0 } + values[column];
             }
         }
     }
@@ -211,10 +233,8 @@ struct Target {
     /// Of `w`: the column of `y`.
     row: usize,
     rows: usize,
-    /// Among the packed rows of `x`: the row of `y`.
+    /// Among the packed rows of `x`.
     column: usize,
     /// How many rows of `x` are left from there.
     columns: usize,
-    /// Where in the sum: the first part overwrites, later ones add.
-    step: usize,
 }
