@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lfm2::hub::gguf::Quantization;
 use lfm2::hub::{Checkpoint, OpenOptions, Overwrite, write_safetensors};
+use lfm2::nn::keep_freed_memory;
 use lfm2::retrieval::{ColbertModel, TokenVectors};
 use lfm2::text::LoadOptions;
 use lfm2::{Device, ModelSource, Tensor};
@@ -15,8 +16,9 @@ use crate::ColbertArgs;
 
 /// Prints one JSON object, as `pylate_peer.py` does.
 pub fn run(args: &ColbertArgs) -> Result<()> {
-    let texts = std::fs::read_to_string(&args.texts)
-        .with_context(|| args.texts.display().to_string())?;
+    // As the command does.
+    keep_freed_memory();
+    let texts = std::fs::read_to_string(&args.texts).with_context(|| args.texts.display().to_string())?;
     let (query, documents) = texts.split_once('\n').context("a query and documents, one per line")?;
     let documents: Vec<&str> = documents.lines().collect();
     ensure!(!documents.is_empty(), "{} holds no documents", args.texts.display());

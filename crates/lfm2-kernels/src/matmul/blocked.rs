@@ -22,6 +22,9 @@ const X_ROWS: usize = 256;
 /// Steps of the sum done at a time.
 const STEPS: usize = 1024;
 
+/// Steps between two looks ahead.
+const STRETCH: usize = 32;
+
 /// From a widened weight row to the next. The odd line keeps rows out of each other's cache sets.
 const W_STRIDE: usize = STEPS + MAX_LANES;
 
@@ -156,13 +159,11 @@ impl<W: Element> Block<'_, W> {
             let rows = R.min(self.rows.end - row);
             for r in 0..rows {
                 let source = &self.w.row(row + r)[self.x.steps.clone()];
-                // The next rows arrive while these are multiplied.
-                for at in (0..steps).step_by(64 / size_of::<W>()) {
-                    s.prefetch(source.as_ptr().wrapping_add(R * self.w.cols() + at));
-                }
                 widen_into(s, source, &mut self.widened[r * W_STRIDE..][..steps]);
             }
             let panels = self.x.packed.chunks_exact(2 * S::LANES * steps);
+            let fetches = panels.len() * steps.div_ceil(STRETCH);
+            let mut ahead = Ahead::new(self.w, row + R..row + 2 * R, &self.x.steps, fetches);
             for (panel, packed) in panels.enumerate() {
                 let column = panel * 2 * S::LANES;
                 let target = Target {
@@ -172,28 +173,25 @@ impl<W: Element> Block<'_, W> {
                     columns: self.x.rows.len() - column,
                 };
                 if target.columns > S::LANES {
-                    self.tile::<S, R, 2>(s, packed, &target);
+                    self.tile::<S, R, 2>(s, packed, &target, &mut ahead);
                 } else {
-                    self.tile::<S, R, 1>(s, packed, &target);
+                    self.tile::<S, R, 1>(s, packed, &target, &mut ahead);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const C: usize>(&self, s: S, packed: &[f32], target: &Target) {
+    fn tile<S: Simd, const R: usize, const C: usize>(
+        &self,
+        s: S,
+        packed: &[f32],
+        target: &Target,
+        ahead: &mut Ahead<W>,
+    ) {
         let steps = self.x.steps.len();
         assert!(packed.len() >= steps * 2 * S::LANES && steps <= STEPS && C <= 2 && R <= TILE_ROWS);
         assert!(self.widened.len() >= R * W_STRIDE);
-        let a = Broadcast {
-            start: self.widened.as_ptr(),
-            row: W_STRIDE,
-            step: 1,
-        };
-        let b = Columns {
-            start: packed.as_ptr(),
-            step: 2 * S::LANES,
-        };
         let columns = target.columns.min(C * S::LANES);
         for column in 0..columns {
             // SAFETY: this task alone writes columns `self.rows` of `y`.
@@ -207,9 +205,22 @@ impl<W: Element> Block<'_, W> {
             // Where the results go arrives while they are computed.
             s.prefetch(y.as_ptr());
         }
-        let zero: Tile<S, R, C> = [[s.zero(); C]; R];
-        // SAFETY: by the checks above all strides stay inside the two buffers.
-        let tile = unsafe { accumulate(s, zero, steps, a, b) };
+        let mut tile: Tile<S, R, C> = [[s.zero(); C]; R];
+        for start in (0..steps).step_by(STRETCH) {
+            ahead.fetch(s);
+            let a = Broadcast {
+                start: self.widened[start..].as_ptr(),
+                row: W_STRIDE,
+                step: 1,
+            };
+            let b = Columns {
+                start: packed[start * 2 * S::LANES..].as_ptr(),
+                step: 2 * S::LANES,
+            };
+            let count = STRETCH.min(steps - start);
+            // SAFETY: by the checks above all strides stay inside the two buffers.
+            tile = unsafe { accumulate(s, tile, count, a, b) };
+        }
         let mut values = [[0.0; 2 * MAX_LANES]; TILE_ROWS];
         for r in 0..R {
             for c in 0..C {
@@ -224,6 +235,64 @@ impl<W: Element> Block<'_, W> {
             for (y, values) in y.iter_mut().zip(&values) {
                 *y = if add { *y } else { 0.0 } + values[column];
             }
+        }
+    }
+}
+
+/// The weights that are next, asked for a few at a time while others are multiplied: the memory takes no
+/// more requests at once than a few rows have, and all others would wait.
+struct Ahead<W> {
+    /// The line that is next.
+    line: *const W,
+    /// How many lines of its row are left with it.
+    left: usize,
+    /// Of a row.
+    lines: usize,
+    /// How many rows are left behind it.
+    rows: usize,
+    /// From the line behind the last of a row to the next row.
+    gap: usize,
+    /// How many are asked for at a time.
+    each: usize,
+}
+
+impl<W: Element> Ahead<W> {
+    /// How many weights a line of the cache has.
+    const LINE: usize = 64 / size_of::<W>();
+
+    /// All of `rows` and `steps` that `w` has, in that many parts.
+    fn new(w: MatRef<'_, W>, rows: Range<usize>, steps: &Range<usize>, parts: usize) -> Self {
+        let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
+        let lines = steps.len().div_ceil(Self::LINE);
+        let none = rows.is_empty();
+        Self {
+            line: if none {
+                std::ptr::null()
+            } else {
+                w.row(rows.start)[steps.clone()].as_ptr()
+            },
+            left: if none { 0 } else { lines },
+            lines,
+            rows: rows.len().saturating_sub(1),
+            gap: w.cols().wrapping_sub(lines * Self::LINE),
+            each: (rows.len() * lines).div_ceil(parts.max(1)),
+        }
+    }
+
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, s: S) {
+        for _ in 0..self.each {
+            if self.left == 0 {
+                if self.rows == 0 {
+                    return;
+                }
+                self.rows -= 1;
+                self.left = self.lines;
+                self.line = self.line.wrapping_add(self.gap);
+            }
+            s.prefetch(self.line);
+            self.line = self.line.wrapping_add(Self::LINE);
+            self.left -= 1;
         }
     }
 }
