@@ -73,7 +73,7 @@ pub use error::ShapeError;
 pub use heap::keep_freed_memory;
 pub use isa::{Isa, IsaError};
 pub use logits::{argmax, log_sum_exp, top_k};
-pub use matmul::{matmul, matmul_bf16};
+pub use matmul::{Sum, matmul, matmul_bf16, matmul_nn, matmul_tn};
 pub use max_sim::{DocumentRows, Match, max_sim, max_sim_matches};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;

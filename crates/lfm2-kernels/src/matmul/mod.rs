@@ -5,11 +5,15 @@
 //! panels of weights are widened to `f32` once per block of rows, and a register tile does the
 //! rest). Where the CPU has a dot product of `bf16` pairs, many rows and `bf16` weights can use it
 //! ([`matmul_bf16`]).
+//!
+//! The gradients of that product are products, too, of matrices that lie otherwise: [`matmul_nn`] and
+//! [`matmul_tn`] read them as they are (`straight`).
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 pub(crate) mod blocked;
 mod dot;
+mod straight;
 
 use crate::threads::SharedMut;
 use crate::{Element, Isa, MatMut, MatRef, ShapeError};
@@ -90,6 +94,69 @@ pub fn matmul_bf16(
     }
     let _ = (isa, x, w, y);
     Ok(false)
+}
+
+/// What becomes of the values that are in the result already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// They are replaced.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `y (m, n) = x (m, k) · w (k, n)`, accumulated in `f32`.
+///
+/// # Errors
+/// When the shapes disagree.
+pub fn matmul_nn(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    w: MatRef<'_, f32>,
+    y: MatMut<'_, f32>,
+    sum: Sum,
+) -> Result<(), ShapeError> {
+    straight(isa, straight::Left::Rows(x), w, y, sum)
+}
+
+/// `y (m, n) = x (k, m)ᵀ · w (k, n)`, accumulated in `f32`.
+///
+/// # Errors
+/// When the shapes disagree.
+pub fn matmul_tn(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    w: MatRef<'_, f32>,
+    y: MatMut<'_, f32>,
+    sum: Sum,
+) -> Result<(), ShapeError> {
+    straight(isa, straight::Left::Columns(x), w, y, sum)
+}
+
+fn straight(
+    isa: Isa,
+    x: straight::Left<'_>,
+    w: MatRef<'_, f32>,
+    mut y: MatMut<'_, f32>,
+    sum: Sum,
+) -> Result<(), ShapeError> {
+    let (m, k) = x.shape();
+    ShapeError::check("matmul w rows", k, w.rows())?;
+    ShapeError::check("matmul y rows", m, y.rows())?;
+    ShapeError::check("matmul y columns", w.cols(), y.cols())?;
+    if k == 0 {
+        if sum == Sum::Replace {
+            (0..m).for_each(|row| y.row_mut(row).fill(0.0));
+        }
+    } else if m > 0 && w.cols() > 0 {
+        let stride = y.stride();
+        let y = Output {
+            values: SharedMut::new(y.into_slice()),
+            stride,
+        };
+        straight::run(isa, x, w, &y, sum);
+    }
+    Ok(())
 }
 
 /// The result matrix while several threads write to it.

@@ -2,7 +2,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{Random, Stored, assert_near, config, isas, most, naive};
-use crate::{Isa, MatMut, MatRef, matmul, matmul_bf16};
+use crate::{Isa, MatMut, MatRef, Sum, matmul, matmul_bf16, matmul_nn, matmul_tn};
 
 /// Multiplies on every instruction set and compares.
 fn check<W: Stored>(m: usize, k: usize, n: usize, offset: usize, seed: u64) {
@@ -75,6 +75,69 @@ proptest! {
     ) {
         check_bf16(m, k, n, seed);
     }
+}
+
+fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let at = |i: usize| values[i % rows * cols + i / rows];
+    (0..rows * cols).map(at).collect()
+}
+
+/// Both straight products, replacing and adding, into every third row of a wider matrix.
+fn check_straight(m: usize, k: usize, n: usize, seed: u64) {
+    let mut random = Random(seed);
+    let (x, w) = (random.values(m * k, 1), random.values(k * n, 1));
+    let before = random.values(3 * m * (n + 2), 0);
+    let product = naive::matmul(&x, &transposed(&w, k, n), m, k, n);
+    let by_step = transposed(&x, m, k);
+    for (isa, sum) in isas()
+        .into_iter()
+        .flat_map(|isa| [(isa, Sum::Replace), (isa, Sum::Add)])
+    {
+        let expected: Vec<f64> = (0..m * n)
+            .map(|i| match sum {
+                Sum::Replace => product[i],
+                Sum::Add => product[i] + f64::from(before[i / n * 3 * (n + 2) + i % n]),
+            })
+            .collect();
+        let w = MatRef::new(&w, k, n).unwrap();
+        let check = |name: &str, run: &dyn Fn(MatMut<'_, f32>)| {
+            let mut y = before.clone();
+            run(MatMut::strided(&mut y, m, n, 3 * (n + 2)).unwrap());
+            let rows = y.chunks(3 * (n + 2)).take(m);
+            let found: Vec<f32> = rows.clone().flat_map(|row| row[..n].to_vec()).collect();
+            assert_near(
+                &found,
+                &expected,
+                3e-5,
+                &format!("{name} {isa} {m}x{k}x{n} {sum:?}"),
+            );
+            for (row, before) in rows.zip(before.chunks(3 * (n + 2))) {
+                assert_eq!(row[n..], before[n..], "{name} {isa}");
+            }
+        };
+        let rows = MatRef::new(&x, m, k).unwrap();
+        check("nn", &|y| matmul_nn(isa, rows, w, y, sum).unwrap());
+        let columns = MatRef::new(&by_step, k, m).unwrap();
+        check("tn", &|y| matmul_tn(isa, columns, w, y, sum).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn straight_products_match_the_naive_product(
+        m in 0..=most(60, 14), k in 0..=most(130, 9), n in 1..=most(80, 9), seed: u64,
+    ) {
+        check_straight(m, k, n, seed);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too large")]
+fn straight_products_larger_than_their_blocks_are_added_up() {
+    check_straight(200, 600, 37, 1);
+    check_straight(13, 270, 530, 2);
 }
 
 #[test]
