@@ -1,0 +1,225 @@
+//! Products whose right side lies as the result does: the two gradients of a linear layer.
+//!
+//! Vectors run along the columns of `w` and `y`, so nothing is transposed. A piece of `w` is copied
+//! into panels of two vectors, which stay in the second-level cache while all rows of a task meet
+//! them.
+
+use std::ops::Range;
+
+use super::{Output, Sum};
+use crate::scratch::with_scratch;
+use crate::simd::tile::{Broadcast, Columns, Tile, accumulate, with_tile_rows};
+use crate::simd::{Kernel, MAX_LANES, Simd};
+use crate::threads::for_each_task;
+use crate::{Isa, MatRef};
+
+/// Steps of the sum done at a time: a panel of them stays in the nearest cache.
+const STEPS: usize = 256;
+
+/// From one row of copied values of `x` to the next; odd lines, see `blocked`.
+const X_STRIDE: usize = STEPS + MAX_LANES;
+
+/// Columns whose panels are there at the same time.
+const COLUMNS: usize = 512;
+
+/// The height of the tallest tile.
+const TILE_ROWS: usize = 12;
+
+/// Rows per task: enough to make up for the copy of `w`.
+const TASK_ROWS: usize = 192;
+
+/// The left side of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a> {
+    /// `(m, k)`
+    Rows(MatRef<'a, f32>),
+    /// `(k, m)`, to be read as its transpose.
+    Columns(MatRef<'a, f32>),
+}
+
+impl Left<'_> {
+    /// `(m, k)`
+    pub(super) fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Rows(x) => (x.rows(), x.cols()),
+            Self::Columns(x) => (x.cols(), x.rows()),
+        }
+    }
+}
+
+pub(super) fn run(isa: Isa, x: Left<'_>, w: MatRef<'_, f32>, y: &Output<'_>, sum: Sum) {
+    let (m, k) = x.shape();
+    let width = isa.run(PanelWidth);
+    for_each_task(m.div_ceil(TASK_ROWS), m * k * w.cols(), |task| {
+        let first = task * TASK_ROWS;
+        let rows = first..(first + TASK_ROWS).min(m);
+        for start in (0..w.cols()).step_by(COLUMNS) {
+            let columns = start..(start + COLUMNS).min(w.cols());
+            with_scratch(STEPS * columns.len().next_multiple_of(width), |packed| {
+                with_scratch(TILE_ROWS * X_STRIDE, |copied| {
+                    for start in (0..k).step_by(STEPS) {
+                        let steps = start..(start + STEPS).min(k);
+                        copy_panels(w, &steps, &columns, width, packed);
+                        isa.run(Block {
+                            x,
+                            y,
+                            rows: rows.clone(),
+                            columns: columns.clone(),
+                            fresh: start == 0 && sum == Sum::Replace,
+                            steps,
+                            packed,
+                            copied,
+                        });
+                    }
+                });
+            });
+        }
+    });
+}
+
+/// Panels `(steps, width)` of a part of `w`, with zeros behind its last column.
+fn copy_panels(
+    w: MatRef<'_, f32>,
+    steps: &Range<usize>,
+    columns: &Range<usize>,
+    width: usize,
+    packed: &mut [f32],
+) {
+    for (step, row) in steps.clone().enumerate() {
+        let row = &w.row(row)[columns.clone()];
+        for (panel, source) in row.chunks(width).enumerate() {
+            let target = &mut packed[(panel * steps.len() + step) * width..][..width];
+            target[..source.len()].copy_from_slice(source);
+            target[source.len()..].fill(0.0);
+        }
+    }
+}
+
+/// How many columns of `w` a panel has.
+struct PanelWidth;
+
+impl Kernel for PanelWidth {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        2 * S::LANES
+    }
+}
+
+/// Some rows of `x` against a packed part of `w`.
+struct Block<'a> {
+    x: Left<'a>,
+    y: &'a Output<'a>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    steps: Range<usize>,
+    /// Whether what is in `y` counts for nothing.
+    fresh: bool,
+    packed: &'a [f32],
+    copied: &'a mut [f32],
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        with_tile_rows!(S::LANES, ROWS => self.tiles::<S, ROWS>(s));
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize>(&mut self, s: S) {
+        let steps = self.steps.len();
+        for row in self.rows.clone().step_by(R) {
+            let rows = row..(row + R).min(self.rows.end);
+            self.copy_rows::<R>(&rows);
+            let panels = self.packed.chunks_exact(2 * S::LANES * steps);
+            for (column, panel) in self.columns.clone().step_by(2 * S::LANES).zip(panels) {
+                let columns = column..(column + 2 * S::LANES).min(self.columns.end);
+                match self.x {
+                    Left::Rows(_) => self.tile::<S, R, X_STRIDE, 1>(s, panel, &rows, &columns),
+                    Left::Columns(_) => self.tile::<S, R, 1, R>(s, panel, &rows, &columns),
+                }
+            }
+        }
+    }
+
+    /// Copies rows of `x` in the order they lie in, so that a tile reads them at strides it knows.
+    #[inline(always)]
+    fn copy_rows<const R: usize>(&mut self, rows: &Range<usize>) {
+        match self.x {
+            Left::Rows(x) => {
+                for (row, target) in rows.clone().zip(self.copied.chunks_exact_mut(X_STRIDE)) {
+                    let source = &x.row(row)[self.steps.clone()];
+                    target[..source.len()].copy_from_slice(source);
+                }
+            }
+            Left::Columns(x) => {
+                for (step, target) in self.steps.clone().zip(self.copied.chunks_exact_mut(R)) {
+                    let source = &x.row(step)[rows.clone()];
+                    target[..source.len()].copy_from_slice(source);
+                }
+            }
+        }
+    }
+
+    /// One tile; `ROW` and `STEP` are the strides of the copied values.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const ROW: usize, const STEP: usize>(
+        &self,
+        s: S,
+        panel: &[f32],
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) {
+        let steps = self.steps.len();
+        assert!(panel.len() >= steps * 2 * S::LANES && steps <= STEPS);
+        assert!(self.copied.len() > (R - 1) * ROW + (steps - 1) * STEP);
+        let mut tile: Tile<S, R, 2> = [[s.zero(); 2]; R];
+        if !self.fresh {
+            for (row, tile) in rows.clone().zip(&mut tile) {
+                // SAFETY: this task alone touches these rows of `y`.
+                let y = unsafe { self.y.part(row, columns.start, columns.len()) };
+                for (values, vector) in y.chunks(S::LANES).zip(tile) {
+                    *vector = load_head(s, values);
+                }
+            }
+        }
+        let a = Broadcast {
+            start: self.copied.as_ptr(),
+            row: ROW,
+            step: STEP,
+        };
+        let b = Columns {
+            start: panel.as_ptr(),
+            step: 2 * S::LANES,
+        };
+        // SAFETY: by the checks above all strides stay inside the two buffers.
+        let tile = unsafe { accumulate(s, tile, steps, a, b) };
+        for (row, tile) in rows.clone().zip(tile) {
+            // SAFETY: as above; no other part of `y` is held.
+            let y = unsafe { self.y.part(row, columns.start, columns.len()) };
+            for (values, vector) in y.chunks_mut(S::LANES).zip(tile) {
+                if values.len() == S::LANES {
+                    s.store(values, vector);
+                } else {
+                    s.store_head(values, vector);
+                }
+            }
+        }
+    }
+}
+
+/// Up to `LANES` values, with zeros behind them.
+#[inline(always)]
+fn load_head<S: Simd>(s: S, values: &[f32]) -> S::V {
+    if values.len() == S::LANES {
+        return s.load(values);
+    }
+    let mut lanes = [0.0; MAX_LANES];
+    lanes[..values.len()].copy_from_slice(values);
+    s.load(&lanes)
+}
