@@ -3,7 +3,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use lfm2_kernels as kernels;
 
-use super::{Matrix, isa, multiply, operand, result, tensor_like, view};
+use super::{
+    Matrix, add_product_tn, isa, multiply_nn, multiply_nt, operand, result, tensor_like, view,
+};
 use crate::attention::Visibility;
 use crate::pass::Span;
 
@@ -80,7 +82,7 @@ impl Attention {
     fn weights(&self, q: &[f32], k: &[f32], head: &Head) -> Result<Vec<f32>> {
         let (isa, len) = (isa()?, head.len);
         let mut weights = vec![0.0; len * len];
-        multiply(self.queries(q, head), self.keys(k, head), &mut weights, len)?;
+        multiply_nt(self.queries(q, head), self.keys(k, head), &mut weights, len)?;
         for (query, row) in weights.chunks_exact_mut(len).enumerate() {
             let (first, end) = match self.visibility {
                 Visibility::Causal => (0, query + 1),
@@ -108,17 +110,13 @@ impl Attention {
         let len = head.len;
         let mut p = self.weights(q, k, head)?;
         let dy = self.queries(dy, head);
-        let by_token = Matrix::new(&p, len, len).transposed();
-        add_product(
-            Matrix::new(&by_token, len, len),
-            &dy,
-            &mut grads.dv[head.kv..],
-            self.kv_heads,
-        )?;
+        let kv_stride = self.kv_heads * self.dim;
+        let dv = &mut grads.dv[head.kv..];
+        add_product_tn(Matrix::new(&p, len, len), dy, dv, kv_stride)?;
 
         // dp = dy vᵀ, then in place of p: ds = p (dp - sum(dp p)) scale.
         let mut dp = vec![0.0; len * len];
-        multiply(dy, self.keys(v, head), &mut dp, len)?;
+        multiply_nt(dy, self.keys(v, head), &mut dp, len)?;
         for (p, dp) in p.chunks_exact_mut(len).zip(dp.chunks_exact(len)) {
             let mean: f32 = p.iter().zip(dp).map(|(p, dp)| p * dp).sum();
             for (p, dp) in p.iter_mut().zip(dp) {
@@ -126,22 +124,10 @@ impl Attention {
             }
         }
         let ds = Matrix::new(&p, len, len);
-        let keys = self.keys(k, head).transposed();
-        let stride = self.heads * self.dim;
-        multiply(
-            ds,
-            Matrix::new(&keys, self.dim, len),
-            &mut grads.dq[head.q..],
-            stride,
-        )?;
-        let by_key = ds.transposed();
-        let queries = self.queries(q, head);
-        add_product(
-            Matrix::new(&by_key, len, len),
-            &queries,
-            &mut grads.dk[head.kv..],
-            self.kv_heads,
-        )
+        let dq = &mut grads.dq[head.q..];
+        multiply_nn(ds, self.keys(k, head), dq, self.heads * self.dim)?;
+        let dk = &mut grads.dk[head.kv..];
+        add_product_tn(ds, self.queries(q, head), dk, kv_stride)
     }
 }
 
@@ -157,22 +143,6 @@ struct Gradients {
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
-}
-
-/// Adds `a (len, len) · b (len, d)` to the rows of `out`, one of `kv_heads` side by side.
-fn add_product(a: Matrix<'_>, b: &Matrix<'_>, out: &mut [f32], kv_heads: usize) -> Result<()> {
-    let (columns, dim) = (b.transposed(), b.cols);
-    let mut product = vec![0.0; a.rows * dim];
-    multiply(a, Matrix::new(&columns, dim, b.rows), &mut product, dim)?;
-    for (out, product) in out
-        .chunks_mut(kv_heads * dim)
-        .zip(product.chunks_exact(dim))
-    {
-        for (out, product) in out.iter_mut().zip(product) {
-            *out += product;
-        }
-    }
-    Ok(())
 }
 
 impl CustomOp3 for Attention {
@@ -197,14 +167,9 @@ impl CustomOp3 for Attention {
         let mut y = vec![0.0; q.len()];
         for head in self.heads() {
             let weights = self.weights(q, k, &head)?;
-            let columns = self.keys(v, &head).transposed();
-            let stride = self.heads * self.dim;
-            multiply(
-                Matrix::new(&weights, head.len, head.len),
-                Matrix::new(&columns, self.dim, head.len),
-                &mut y[head.q..],
-                stride,
-            )?;
+            let weights = Matrix::new(&weights, head.len, head.len);
+            let y = &mut y[head.q..];
+            multiply_nn(weights, self.keys(v, &head), y, self.heads * self.dim)?;
         }
         result(y, q_layout.shape().clone())
     }

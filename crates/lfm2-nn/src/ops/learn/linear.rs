@@ -1,8 +1,8 @@
-//! `x Wᵀ` and its two gradients, all as the one product the kernels have.
+//! `x Wᵀ` and its two gradients.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::{Matrix, multiply, operand, result, tensor_like, view};
+use super::{Matrix, add_product_tn, multiply_nn, multiply_nt, operand, result, tensor_like, view};
 
 /// `x (tokens, in)`, `weight (out, in)`; `(tokens, out)`.
 pub(in crate::ops) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -28,7 +28,13 @@ impl CustomOp2 for Linear {
         let mut y = vec![0.0; tokens * outputs];
         let x = Matrix::new(operand(x, x_layout)?, tokens, inputs);
         let w = Matrix::new(operand(w, w_layout)?, outputs, inputs);
-        multiply(x, w, &mut y, outputs)?;
+        if tokens > outputs {
+            // One of both is read across its rows: the smaller one.
+            let across = w.transposed();
+            multiply_nn(x, Matrix::new(&across, inputs, outputs), &mut y, outputs)?;
+        } else {
+            multiply_nt(x, w, &mut y, outputs)?;
+        }
         result(y, (tokens, outputs))
     }
 
@@ -46,30 +52,18 @@ impl CustomOp2 for Linear {
         let dy = Matrix::new(dy_view.slice()?, tokens, outputs);
         let dx = if x.track_op() {
             let w_view = view(w);
-            let transposed = Matrix::new(w_view.slice()?, outputs, inputs).transposed();
+            let w = Matrix::new(w_view.slice()?, outputs, inputs);
             let mut dx = vec![0.0; tokens * inputs];
-            multiply(
-                dy,
-                Matrix::new(&transposed, inputs, outputs),
-                &mut dx,
-                inputs,
-            )?;
+            multiply_nn(dy, w, &mut dx, inputs)?;
             Some(tensor_like(dx, x)?)
         } else {
             None
         };
         let dw = if w.track_op() {
             let x_view = view(x);
-            let (x, dy) = (
-                Matrix::new(x_view.slice()?, tokens, inputs).transposed(),
-                dy.transposed(),
-            );
-            let (x, dy) = (
-                Matrix::new(&x, inputs, tokens),
-                Matrix::new(&dy, outputs, tokens),
-            );
+            let x = Matrix::new(x_view.slice()?, tokens, inputs);
             let mut dw = vec![0.0; outputs * inputs];
-            multiply(dy, x, &mut dw, inputs)?;
+            add_product_tn(dy, x, &mut dw, inputs)?;
             Some(tensor_like(dw, w)?)
         } else {
             None

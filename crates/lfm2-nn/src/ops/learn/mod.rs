@@ -11,7 +11,7 @@ mod linear;
 mod pointwise;
 
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Shape, Tensor, bail};
-use lfm2_kernels::{self as kernels, MatMut, MatRef};
+use lfm2_kernels::{self as kernels, MatMut, MatRef, Sum};
 
 pub(super) use attention::attention;
 pub(super) use conv::short_conv;
@@ -49,10 +49,24 @@ fn tensor_like(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
 }
 
 /// `a (m, k) · b (n, k)ᵀ` into `out (m, n)`; all may be parts of wider matrices.
-fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> Result<()> {
+fn multiply_nt(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> Result<()> {
     let (left, right) = (a.view()?, b.view()?);
     let out = MatMut::strided(out, a.rows, b.rows, stride).map_err(Error::wrap)?;
     kernels::matmul(isa()?, left, right, out).map_err(Error::wrap)
+}
+
+/// `a (m, k) · b (k, n)` into `out (m, n)`; all may be parts of wider matrices.
+fn multiply_nn(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> Result<()> {
+    let (left, right) = (a.view()?, b.view()?);
+    let out = MatMut::strided(out, a.rows, b.cols, stride).map_err(Error::wrap)?;
+    kernels::matmul_nn(isa()?, left, right, out, Sum::Replace).map_err(Error::wrap)
+}
+
+/// Adds `a (k, m)ᵀ · b (k, n)` to `out (m, n)`; all may be parts of wider matrices.
+fn add_product_tn(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> Result<()> {
+    let (left, right) = (a.view()?, b.view()?);
+    let out = MatMut::strided(out, a.cols, b.cols, stride).map_err(Error::wrap)?;
+    kernels::matmul_tn(isa()?, left, right, out, Sum::Add).map_err(Error::wrap)
 }
 
 /// A matrix whose rows start `stride` values apart.
