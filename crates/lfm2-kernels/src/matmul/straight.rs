@@ -59,7 +59,12 @@ pub(super) fn run(isa: Isa, x: Left<'_>, w: MatRef<'_, f32>, y: &Output<'_>, sum
                 with_scratch(TILE_ROWS * X_STRIDE, |copied| {
                     for start in (0..k).step_by(STEPS) {
                         let steps = start..(start + STEPS).min(k);
-                        copy_panels(w, &steps, &columns, width, packed);
+                        isa.run(CopyPanels {
+                            w,
+                            steps: &steps,
+                            columns: &columns,
+                            packed: &mut *packed,
+                        });
                         isa.run(Block {
                             x,
                             y,
@@ -77,20 +82,35 @@ pub(super) fn run(isa: Isa, x: Left<'_>, w: MatRef<'_, f32>, y: &Output<'_>, sum
     });
 }
 
-/// Panels `(steps, width)` of a part of `w`, with zeros behind its last column.
-fn copy_panels(
-    w: MatRef<'_, f32>,
-    steps: &Range<usize>,
-    columns: &Range<usize>,
-    width: usize,
-    packed: &mut [f32],
-) {
-    for (step, row) in steps.clone().enumerate() {
-        let row = &w.row(row)[columns.clone()];
-        for (panel, source) in row.chunks(width).enumerate() {
-            let target = &mut packed[(panel * steps.len() + step) * width..][..width];
-            target[..source.len()].copy_from_slice(source);
-            target[source.len()..].fill(0.0);
+/// Copies a part of `w` to panels `(steps, width)`, with zeros behind its last column.
+struct CopyPanels<'a> {
+    w: MatRef<'a, f32>,
+    steps: &'a Range<usize>,
+    columns: &'a Range<usize>,
+    packed: &'a mut [f32],
+}
+
+impl Kernel for CopyPanels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = 2 * S::LANES;
+        for (step, row) in self.steps.clone().enumerate() {
+            let row = &self.w.row(row)[self.columns.clone()];
+            for (panel, source) in row.chunks(width).enumerate() {
+                let at = (panel * self.steps.len() + step) * width;
+                let target = &mut self.packed[at..][..width];
+                for (target, source) in target
+                    .chunks_exact_mut(S::LANES)
+                    .zip(source.chunks(S::LANES))
+                {
+                    s.store(target, load_head(s, source));
+                }
+                if source.len() <= S::LANES {
+                    s.store(&mut target[S::LANES..], s.zero());
+                }
+            }
         }
     }
 }
@@ -158,9 +178,14 @@ impl Block<'_> {
                 }
             }
             Left::Columns(x) => {
-                for (step, target) in self.steps.clone().zip(self.copied.chunks_exact_mut(R)) {
+                let (targets, _) = self.copied.as_chunks_mut::<R>();
+                for (step, target) in self.steps.clone().zip(targets) {
                     let source = &x.row(step)[rows.clone()];
-                    target[..source.len()].copy_from_slice(source);
+                    match <&[f32; R]>::try_from(source) {
+                        // Of a known length, which takes a few instructions instead of a call.
+                        Ok(source) => *target = *source,
+                        Err(_) => target[..source.len()].copy_from_slice(source),
+                    }
                 }
             }
         }

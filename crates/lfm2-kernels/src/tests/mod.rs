@@ -117,14 +117,18 @@ impl Stored for f16 {
 /// Fails unless every value is within `tolerance` of the expected one, relative to the largest.
 #[track_caller]
 fn assert_near(found: &[f32], expected: &[f64], tolerance: f64, context: &str) {
+    let largest = |max: f64, value: &f64| max.max(value.abs());
+    let scale = expected.iter().fold(1e-30, largest);
+    assert_near_by(found, expected, tolerance * scale, context);
+}
+
+/// Fails unless every value is at most `error` away from the expected one.
+#[track_caller]
+fn assert_near_by(found: &[f32], expected: &[f64], error: f64, context: &str) {
     assert_eq!(found.len(), expected.len(), "{context}: length");
-    let scale = expected
-        .iter()
-        .fold(1e-30_f64, |max, value| max.max(value.abs()));
     for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(found) - expected).abs() / scale;
         assert!(
-            error <= tolerance,
+            (f64::from(found) - expected).abs() <= error,
             "{context}: value {index}: expected {expected}, found {found}"
         );
     }
