@@ -38,6 +38,8 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(feature = "embedded")]
+mod embedded_pictures;
+#[cfg(feature = "embedded")]
 mod embedded_retrieval;
 mod error;
 mod gallery;
@@ -48,6 +50,8 @@ mod text_model;
 
 #[cfg(feature = "embedded")]
 pub use embedded::embedded_checkpoint;
+#[cfg(feature = "embedded")]
+pub use embedded_pictures::embedded_picture_checkpoint;
 pub use error::{Error, Result};
 pub use gallery::Gallery;
 pub use lfm2_generate as generate;

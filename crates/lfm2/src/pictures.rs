@@ -93,6 +93,18 @@ impl VlModel {
         Self::from_gguf(&checkpoint, &vision, options)
     }
 
+    /// The tiny model that is compiled into the program.
+    ///
+    /// # Errors
+    /// As [`embedded_picture_checkpoint`](crate::embedded_picture_checkpoint).
+    #[cfg(feature = "embedded")]
+    pub fn embedded() -> Result<Self> {
+        Self::from_checkpoint(
+            &crate::embedded_picture_checkpoint()?,
+            &VlOptions::default(),
+        )
+    }
+
     /// Builds the model of an opened checkpoint.
     ///
     /// # Errors
@@ -125,12 +137,9 @@ impl VlModel {
 
     fn around(network: vl::VlModel, checkpoint: &Checkpoint) -> Result<Self> {
         let (config, tokenizer) = (checkpoint.config(), network.tokenizer());
-        // The text model's part of the config, where the whole does not say.
-        let says = config.get("eos_token_id").is_some_and(|id| !id.is_null());
-        let inner = config.get("text_config").filter(|_| !says);
         let stop_ids = stop_ids(
             checkpoint.generation_config(),
-            inner.unwrap_or(config),
+            Self::text_config(config),
             tokenizer,
             network.config().text.vocab_size,
         )?;
@@ -158,6 +167,14 @@ impl VlModel {
     /// Whether a `config.json` is of a model that reads pictures.
     pub fn is_config(config: &Value) -> bool {
         config.get("vision_config").is_some_and(Value::is_object)
+    }
+
+    /// The part of such a `config.json` that says which tokens end a text: the text model's, where the
+    /// whole does not.
+    pub fn text_config(config: &Value) -> &Value {
+        let says = config.get("eos_token_id").is_some_and(|id| !id.is_null());
+        let inner = config.get("text_config").filter(|_| !says);
+        inner.unwrap_or(config)
     }
 
     /// The same model with the keys of `json`, spelled as in the files of processors, in place of its

@@ -131,11 +131,7 @@ impl VlModel {
     pub fn from_checkpoint(checkpoint: &Checkpoint, options: &VlOptions) -> Result<Self> {
         let info = checkpoint.info();
         let config = VlConfig::from_json(checkpoint.config(), info.limits())?;
-        let settings = ImageSettings::from_files(
-            checkpoint.config(),
-            info.json("preprocessor_config.json")?.as_ref(),
-            info.json("processor_config.json")?.as_ref(),
-        )?;
+        let settings = ImageSettings::of(info)?;
         let parts = (config, settings, checkpoint.tokenizer()?);
         Self::from_tensors(parts, checkpoint.tensors(), options)
     }
