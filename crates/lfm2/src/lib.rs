@@ -82,3 +82,8 @@ pub struct Quickstart;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/retrieval.md")]
 pub struct Retrieval;
+
+/// The examples of the page on pictures, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/pictures.md")]
+pub struct Pictures;

@@ -145,14 +145,16 @@ impl VlModel {
         tensors: Arc<dyn TensorSource>,
         options: &VlOptions,
     ) -> Result<Self> {
-        let weights = options.load.weights(Arc::clone(&tensors));
+        let shelf = match &options.view_folder {
+            Some(folder) => Shelf::new(folder, tensors.as_ref(), &options.load)?,
+            None => None,
+        };
+        let weights = options.load.weights(tensors);
         let mut model = Self::load(facts, &weights, options)?;
         options.load.finish(&weights)?;
-        if let Some(folder) = &options.view_folder {
-            let dtype = model.text.dtype();
-            let shelf = Shelf::new(folder, tensors.as_ref(), &options.load, dtype)?;
-            let shelf = shelf.map(|shelf| shelf.with_levels(model.processor.levels()));
-            model.cache = Arc::new(ViewCache::new(options.view_cache_bytes).on(shelf));
+        if let Some(shelf) = shelf {
+            let shelf = shelf.of(model.text.dtype(), model.processor.levels());
+            model.cache = Arc::new(ViewCache::new(options.view_cache_bytes).with_shelf(shelf));
         }
         Ok(model)
     }

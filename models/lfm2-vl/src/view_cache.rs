@@ -55,9 +55,9 @@ impl ViewCache {
         }
     }
 
-    /// The same cache with what is on `shelf` besides, if there is one.
-    pub(crate) fn on(mut self, shelf: Option<Shelf>) -> Self {
-        self.shelf = shelf;
+    /// The same cache with what is on `shelf` besides.
+    pub(crate) fn with_shelf(mut self, shelf: Shelf) -> Self {
+        self.shelf = Some(shelf);
         self
     }
 

@@ -77,21 +77,25 @@ impl Shelf {
         folder: &ViewFolder,
         tensors: &dyn TensorSource,
         load: &LoadOptions,
-        dtype: DType,
     ) -> Result<Option<Self>> {
         let weights = tensors.fingerprint()?.and_then(|print| print.settled_id());
         let Some(weights) = weights else {
             return Ok(None);
         };
-        let way = format!("{dtype:?} {:?} {:?}", load.accuracy, load.quantize);
+        let way = format!("{:?} {:?} {:?}", load.dtype, load.accuracy, load.quantize);
         let device = format!("{:?}", load.device.location());
         Ok(Some(Self {
             folder: folder.clone(),
             model: format!("{FORM}\n{weights}\n{way}\n{device}\n"),
             whole: [0; DIGEST],
-            dtype,
+            dtype: DType::F32,
             device: load.device.clone(),
         }))
+    }
+
+    /// The same shelf for a model that computes in `dtype`, with these levels.
+    pub(crate) fn of(self, dtype: DType, levels: &Levels) -> Self {
+        Self { dtype, ..self }.with_levels(levels)
     }
 
     /// The same shelf for a processor with these levels.

@@ -31,7 +31,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DescribeArgs {
-    /// Pictures, animations and folders of pictures, in the order in which they are shown
+    /// Pictures, animations and folders of pictures in the order in which they are shown, or - for stdin
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// What to ask [default: to describe what is shown]

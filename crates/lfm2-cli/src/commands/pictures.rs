@@ -1,12 +1,12 @@
 //! Pictures from files to conversations, as `describe` and `chat` need them.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use lfm2::generate::PrefillProgress;
 use lfm2::vl::{Budget, Cost, Frame, Frames, ImageViews, Picture, ReadProgress, Speed};
@@ -14,6 +14,7 @@ use lfm2::{Cancel, Gallery, VlModel};
 use serde::Serialize;
 
 use crate::args::{BudgetArg, PictureArgs};
+use crate::exit::{Doing, invalid};
 use crate::ui::format::table;
 use crate::ui::progress;
 
@@ -42,7 +43,7 @@ impl Pictures {
     pub(crate) fn read(paths: &[PathBuf], args: &PictureArgs) -> Result<Self> {
         let mut pictures = Self::default();
         for path in paths {
-            let frames = Frames::open(path, &args.frame_options())?;
+            let frames = frames(path, args)?;
             let (taken, found) = (frames.taken.len(), frames.found);
             if taken < found {
                 eprintln!("{}: {taken} of {found} frames", path.display());
@@ -71,6 +72,27 @@ impl Pictures {
         let named = self.shown.iter();
         named.map(|one| (one.name.as_str(), &one.picture)).collect()
     }
+}
+
+/// What is at `path`, or for `-` on stdin.
+fn frames(path: &Path, args: &PictureArgs) -> Result<Frames> {
+    let options = args.frame_options();
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        // One more than allowed, so that too many are noticed.
+        let most = options.decode.limits.max_bytes.saturating_add(1);
+        let read = io::stdin().lock().take(most).read_to_end(&mut bytes);
+        read.context("reading stdin")?;
+        return Frames::decode(&bytes, &options).doing("reading", "stdin");
+    }
+    let is_address = path.to_str().is_some_and(|text| text.contains("://"));
+    if is_address && !path.exists() {
+        return Err(invalid(format!(
+            "{}: remote pictures are off; fetch it first, or pipe it to `-`",
+            path.display()
+        )));
+    }
+    Ok(Frames::open(path, &options)?)
 }
 
 fn name(path: &Path, frame: &Frame, found: usize) -> String {

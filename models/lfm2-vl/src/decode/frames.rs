@@ -33,7 +33,8 @@ pub struct FrameOptions {
     pub most: usize,
     /// Frames that a source may have.
     pub max_found: usize,
-    /// Pixels of the frames that are taken, together.
+    /// Pixels of the frames in memory. Of an animation, whose length shows at its end, this takes twice as
+    /// many as are wanted; where there is no room for that, down to half as many are taken.
     pub max_pixels: u64,
     /// Pixels of all frames that have to be decoded to find them.
     pub max_decoded: u64,

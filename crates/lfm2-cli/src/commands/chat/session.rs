@@ -56,9 +56,9 @@ impl Session {
         }
         let content = match self.shown.is_empty() {
             true => Content::from(text),
-            // Kept until the question is answered: one that failed can be asked again.
             false => Content::Parts([&self.shown[..], &[Part::text(text)]].concat()),
         };
+        let before = self.chat.messages().len();
         for event in self.chat.send(content)?.with_cancel(cancel) {
             match event? {
                 ChatEvent::Text(piece) => screen::print(&piece)?,
@@ -70,7 +70,10 @@ impl Session {
                 _ => {}
             }
         }
-        self.shown.clear();
+        // A question that failed or was stopped at once can be asked again.
+        if self.chat.messages().len() > before {
+            self.shown.clear();
+        }
         screen::print("\n")?;
         if let Some(finish) = &self.last {
             if self.verbose {

@@ -18,7 +18,7 @@ pub(super) enum Talker {
     Pictures {
         model: Box<VlModel>,
         gallery: Gallery,
-        args: PictureArgs,
+        args: Box<PictureArgs>,
     },
 }
 
@@ -39,7 +39,7 @@ impl Talker {
         Ok(Self::Pictures {
             gallery: model.gallery(),
             model: Box::new(model),
-            args: args.pictures.clone(),
+            args: Box::new(args.pictures.clone()),
         })
     }
 
