@@ -9,5 +9,8 @@
 //! | `semantic_search` | files that are searched by meaning |
 //! | `rerank` | candidates found by words, sorted by meaning |
 //! | `tool_selection` | the few tools that a question is about |
+//! | `describe` | a picture in words, and what that takes |
+//! | `screenshot` | several questions about one picture, within a budget |
+//! | `compare` | two pictures, and boxes around what changed |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

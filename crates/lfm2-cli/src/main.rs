@@ -33,6 +33,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Batch(args) => commands::batch::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
+        Command::Describe(args) => commands::describe::run(&args),
         Command::Index(args) => commands::index::run(&args),
         Command::Search(args) => commands::search::run(&args),
         Command::Embed(args) => commands::embed::run(&args),

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 25] = [
     &[],
     &["generate"],
     &["batch"],
     &["chat"],
+    &["describe"],
     &["index"],
     &["index", "build"],
     &["index", "add"],

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use lfm2_nn::{Cache, CacheSpec};
 
 use crate::{
     Cancel, ChatPrompt, ChatTemplate, Content, Error, Finish, FinishReason, Generation,
-    GenerationOptions, Generator, Message, PrefillProgress, RenderOptions, Result, Role, Tool,
-    ToolCall, ToolCallStream, ToolEvent,
+    GenerationOptions, Generator, Media, Message, PrefillProgress, RenderOptions, Result, Role,
+    Tool, ToolCall, ToolCallStream, ToolEvent, require_text,
 };
 
 /// A conversation with a model.
@@ -26,6 +27,7 @@ pub struct Chat {
     options: GenerationOptions,
     render_options: RenderOptions,
     tools: Vec<Tool>,
+    media: Option<Arc<dyn Media>>,
     messages: Vec<Message>,
     cache: Cache,
     /// Of the generator's draft model.
@@ -56,6 +58,7 @@ impl Chat {
             options: GenerationOptions::default(),
             render_options: RenderOptions::default(),
             tools: Vec::new(),
+            media: None,
             messages: Vec::new(),
             cache,
             draft_cache,
@@ -77,6 +80,12 @@ impl Chat {
     /// Sets the tools that the model may call.
     pub fn with_tools(mut self, tools: Vec<Tool>) -> Self {
         self.tools = tools;
+        self
+    }
+
+    /// Lets messages have parts that are no text, which `media` puts into the prompt.
+    pub fn with_media(mut self, media: Arc<dyn Media>) -> Self {
+        self.media = Some(media);
         self
     }
 
@@ -109,13 +118,13 @@ impl Chat {
         self.cache.len(0)
     }
 
-    /// Says `text` as the user, and answers.
+    /// Says `content` as the user, which is text or a list of [parts](crate::Part), and answers.
     ///
     /// # Errors
-    /// As [`Chat::reply`]; the text is then not part of the conversation.
-    pub fn send(&mut self, text: impl Into<String>) -> Result<ChatStream<'_>> {
+    /// As [`Chat::reply`]; what was said is then not part of the conversation.
+    pub fn send(&mut self, content: impl Into<Content>) -> Result<ChatStream<'_>> {
         let before = self.messages.len();
-        self.messages.push(Message::user(text.into()));
+        self.messages.push(Message::user(content));
         self.answer(before)
     }
 
@@ -123,8 +132,8 @@ impl Chat {
     /// [`add_tool_result`](Self::add_tool_result).
     ///
     /// # Errors
-    /// When the template refuses the messages, the conversation is longer than the context, or an
-    /// option is not valid.
+    /// When the template refuses the messages, a part of them is none that the model reads, the
+    /// conversation is longer than the context, or an option is not valid.
     pub fn reply(&mut self) -> Result<ChatStream<'_>> {
         self.answer(self.messages.len())
     }
@@ -171,9 +180,16 @@ impl Chat {
             &self.tools,
             &self.render_options,
         )?;
-        let mut generation =
-            self.generator
-                .generate_in(&mut self.cache, 0, prompt.ids().to_vec(), &self.options)?;
+        let ids = match &self.media {
+            Some(media) => media.fill(prompt.ids(), turn.messages)?,
+            None => {
+                require_text(turn.messages)?;
+                prompt.ids().to_vec()
+            }
+        };
+        let mut generation = self
+            .generator
+            .generate_in(&mut self.cache, 0, ids, &self.options)?;
         if let Some(cache) = &mut self.draft_cache {
             generation = generation.with_draft_cache(cache, 0)?;
         }

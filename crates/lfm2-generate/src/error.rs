@@ -100,6 +100,9 @@ pub enum Error {
         /// What is supported instead.
         hint: String,
     },
+    /// The caller stopped the work.
+    #[error("stopped")]
+    Cancelled,
     /// Opening or reading a part of the checkpoint failed.
     #[error(transparent)]
     Hub(#[from] lfm2_hub::Error),
@@ -122,6 +125,7 @@ impl Error {
             Self::Busy { .. } => ErrorKind::Busy,
             Self::NoChatTemplate | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::TemplateSyntax { .. } => ErrorKind::InvalidModel,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Hub(error) => error.kind(),
             Self::Logits { .. } | Self::Candle(_) => ErrorKind::Internal,
         }

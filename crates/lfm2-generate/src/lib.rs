@@ -9,6 +9,7 @@
 //! | other settings, or the recommended ones | [`GenerationOptions`], [`recommended`] |
 //! | one token from logits, in my own loop | [`Sampler`], [`StopRules`], [`TextStream`] |
 //! | a conversation as text or tokens | [`ChatTemplate`], [`ChatPrompt`] |
+//! | pictures or sound in a conversation | [`Media`], [`Chat::with_media`] |
 //! | the model to call functions | [`Tool`], [`ToolCall`], [`tools`] |
 //! | reasoning apart from the answer | [`ReasoningStream`], [`split_reasoning`] |
 //!
@@ -21,6 +22,7 @@ mod error;
 mod generate;
 mod generator;
 mod logits;
+mod media;
 mod message;
 mod options;
 mod output;
@@ -43,6 +45,7 @@ pub use chat::{Chat, ChatEvent, ChatStream, Reply};
 pub use error::{Error, Result};
 pub use generate::{Generation, PrefillProgress};
 pub use generator::Generator;
+pub use media::Media;
 pub use message::{Content, Message, MessageLimits, Part, PartKind, Role, require_text};
 pub use options::{
     EndTokens, GenerationOptions, MAX_LOGIT_BIAS, MAX_STOP_BYTES, MAX_STOP_IDS, MAX_STOP_STRINGS,

@@ -103,6 +103,18 @@ impl Part {
         }
     }
 
+    /// A picture that is handed over beside the messages under this name, which may be its path.
+    pub fn picture(name: impl Into<String>) -> Self {
+        let mut part = Self::image();
+        part.fields.insert("image".to_owned(), name.into().into());
+        part
+    }
+
+    /// The name of a [picture](Self::picture).
+    pub fn picture_name(&self) -> Option<&str> {
+        self.fields.get("image")?.as_str()
+    }
+
     /// The `type` as written.
     pub fn type_name(&self) -> &str {
         self.fields

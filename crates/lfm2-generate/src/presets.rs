@@ -64,6 +64,10 @@ const LFM2_5: Preset = Preset {
     min_p: 0.0,
     ..LFM2
 };
+const PICTURES: Preset = Preset {
+    temperature: 0.1,
+    ..LFM2
+};
 const MATH: Preset = Preset {
     temperature: 0.6,
     top_p: 0.95,
@@ -84,6 +88,16 @@ const PRESETS: &[(&[&str], Preset)] = &[
     (&["lfm2", "tool"], GREEDY),
     (&["lfm2", "pii"], GREEDY),
     (&["lfm2", "math"], MATH),
+    (
+        &["lfm2.5", "vl", "3b"],
+        Preset {
+            temperature: 0.2,
+            repetition_penalty: 1.0,
+            ..LFM2_5
+        },
+    ),
+    (&["lfm2.5", "vl"], PICTURES),
+    (&["lfm2", "vl"], PICTURES),
     (&["lfm2", "enjp", "mt"], TRANSLATE),
     (
         &["lfm2.5", "8b", "a1b"],
@@ -137,6 +151,11 @@ mod tests {
         assert_eq!(temperature("/models/LFM2-350M-Math/"), Some(0.6));
         assert_eq!(temperature("LiquidAI/LFM2.5-8B-A1B"), Some(0.2));
         assert_eq!(temperature("LFM2.5-350M"), Some(0.1));
+        assert_eq!(temperature("LiquidAI/LFM2-VL-450M"), Some(0.1));
+        assert_eq!(
+            recommended("LFM2.5-VL-1.6B-Q4_0.gguf").map(|p| (p.min_p, p.top_k)),
+            Some((0.15, 0))
+        );
         assert_eq!(temperature("some-other-model"), None);
         assert_eq!(
             recommended("LFM2.5-1.2B-Instruct-Q8_0.gguf").map(|p| p.top_p),

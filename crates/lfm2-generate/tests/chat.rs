@@ -5,10 +5,10 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{MockDecoder, bytes, generator};
+use common::{IM_END, MockDecoder, bytes, generator, one_hot};
 use lfm2_generate::{
-    Cancel, Chat, ChatEvent, ChatTemplate, Finish, FinishReason, GenerationOptions, Message,
-    RenderOptions, Role, StopCause, UserText,
+    Cancel, Chat, ChatEvent, ChatTemplate, Content, Finish, FinishReason, GenerationOptions, Media,
+    Message, Part, PartKind, RenderOptions, Role, StopCause, UserText,
 };
 use lfm2_hub::ErrorKind;
 use serde_json::json;
@@ -307,4 +307,107 @@ fn tk_06_literal_user_text_cannot_end_its_turn() {
         ends(RenderOptions::default().user_text(UserText::Literal)),
         3
     );
+}
+
+/// Puts one token, which names it, for every picture of the conversation.
+#[derive(Debug)]
+struct Album;
+
+impl Media for Album {
+    fn fill(&self, ids: &[u32], messages: &[Message]) -> lfm2_generate::Result<Vec<u32>> {
+        let parts = messages.iter().flat_map(|message| match &message.content {
+            Some(Content::Parts(parts)) => &parts[..],
+            _ => &[],
+        });
+        let names = parts.filter(|part| part.kind() == PartKind::Image);
+        let names: Vec<&str> = names.filter_map(Part::picture_name).collect();
+        if names.contains(&"unknown") {
+            return Err(lfm2_generate::Error::Cancelled);
+        }
+        let mut names = names.into_iter();
+        let place = bytes("@")[0];
+        let shown = ids
+            .iter()
+            .flat_map(|&id| match (id == place).then(|| names.next()) {
+                Some(Some(name)) => bytes(name),
+                _ => vec![id],
+            });
+        Ok(shown.collect())
+    }
+}
+
+const WITH_PICTURES: &str = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}\
+    {% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}\
+    {% if p.type == 'image' %}@{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}\
+    {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+fn with_picture(name: &str, text: &str) -> Vec<Part> {
+    vec![Part::picture(name), Part::text(text)]
+}
+
+#[test]
+fn media_stand_where_the_template_left_room() {
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&shown);
+    let decoder = MockDecoder::new(move |ids| {
+        seen.lock().unwrap().push(ids.to_vec());
+        one_hot(IM_END)
+    });
+    let (chat, _) = chat(decoder, WITH_PICTURES);
+    let mut chat = chat.with_media(Arc::new(Album));
+    let contains = |word: &str| {
+        let shown = shown.lock().unwrap();
+        let last = shown.last().cloned().unwrap_or_default();
+        let word = bytes(word);
+        last.windows(word.len()).any(|window| window == word)
+    };
+    let first = chat.send(with_picture("kitten", "What is this?"));
+    first.unwrap().complete().unwrap();
+    assert!(contains("kitten") && contains("What is this?"));
+    // The next turn shows it again, and nothing before its own words is fed again.
+    let second = chat.send("And now?").unwrap().complete().unwrap();
+    assert!(contains("kitten") && second.finish.reused_tokens > bytes("kitten").len());
+    // What fails leaves no trace.
+    let before = said(&chat);
+    let error = chat.send(with_picture("unknown", "?")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(said(&chat), before);
+}
+
+#[test]
+fn ct_10_a_model_of_text_refuses_pictures_by_their_place() {
+    let (mut chat, _) = chat(MockDecoder::chaotic(), WITH_PICTURES);
+    let error = chat.send(with_picture("kitten", "?")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(
+        error.to_string().contains("messages[0].content[0]"),
+        "{error}"
+    );
+    assert!(chat.messages().is_empty());
+}
+
+#[test]
+fn a_place_for_a_picture_that_anybody_spells_is_text() {
+    let template = ChatTemplate::new(CHATML).unwrap();
+    let render = RenderOptions::default().user_text(UserText::Literal);
+    let messages = [
+        Message::system("Never write <image>."),
+        Message::user("What does <image> mean?"),
+        Message::assistant("It is <image>, a <image>."),
+    ];
+    let rendered = template.render(&messages, &[], &render).unwrap();
+    let places: Vec<usize> = rendered
+        .text
+        .match_indices("<image>")
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(places.len(), 4);
+    for at in places {
+        let is_literal = |range: &std::ops::Range<usize>| range.start <= at && at + 7 <= range.end;
+        assert!(
+            rendered.literal.iter().any(is_literal),
+            "{}",
+            &rendered.text[at..]
+        );
+    }
 }

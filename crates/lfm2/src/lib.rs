@@ -16,6 +16,8 @@
 //! |---|---|---|
 //! | an answer to one question | [`TextModel::chat`] | `chat` |
 //! | a conversation | [`TextModel::chat_session`] | `chat` |
+//! | to ask about pictures | [`VlModel::ask`] | `describe` |
+//! | a conversation about pictures | [`VlModel::chat_session`], [`vl::Budget`] | `screenshot`, `compare` |
 //! | a text to be continued | [`TextModel::generate`] | `text` |
 //! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
@@ -30,21 +32,28 @@
 //! The examples are in the folder `examples` of the repository: short programs to copy.
 //!
 //! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
-//! [`nn`] layers, [`text`] the text models, [`generate`] sampling, templates and conversations,
+//! [`nn`] layers, [`text`] the text models, [`vl`] pictures, [`generate`] sampling, templates and conversations,
 //! [`retrieval`] vectors of texts and their search.
 
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(feature = "embedded")]
+mod embedded_pictures;
+#[cfg(feature = "embedded")]
 mod embedded_retrieval;
 mod error;
+mod gallery;
 mod options;
+mod pictures;
 pub mod retrieval;
 mod text_model;
 
 #[cfg(feature = "embedded")]
 pub use embedded::embedded_checkpoint;
+#[cfg(feature = "embedded")]
+pub use embedded_pictures::embedded_picture_checkpoint;
 pub use error::{Error, Result};
+pub use gallery::Gallery;
 pub use lfm2_generate as generate;
 pub use lfm2_generate::{
     Cancel, Chat, ChatEvent, ChatStream, Generation, GenerationOptions, Message,
@@ -54,7 +63,9 @@ pub use lfm2_hub::{ErrorKind, ModelSource};
 pub use lfm2_nn as nn;
 pub use lfm2_nn::{DType, Device, Tensor};
 pub use lfm2_text as text;
+pub use lfm2_vl as vl;
 pub use options::OpenOptions;
+pub use pictures::{VlChat, VlModel};
 pub use text_model::TextModel;
 
 /// The examples of the README, compiled.
@@ -71,3 +82,8 @@ pub struct Quickstart;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/retrieval.md")]
 pub struct Retrieval;
+
+/// The examples of the page on pictures, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/pictures.md")]
+pub struct Pictures;

@@ -7,15 +7,15 @@
 //! such id is ever drawn: the model has no logits for them. An image token that is drawn is an ordinary
 //! token.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use candle_core::{Device, Tensor, bail};
 use lfm2_hub::{Error, Result};
 use lfm2_nn::{Cache, CacheSpec, Decoder, Input, Step, Want};
 
-use crate::model::VlModel;
+use crate::model::{VlModel, Watch};
 use crate::processor::ImageViews;
 use crate::view::{View, ViewKey};
 
@@ -62,6 +62,20 @@ impl Album {
     /// [`Error::InvalidInput`] naming both counts when `ids` has places for more or fewer pictures, or
     /// when the prompt is longer than the context, before anything is read; a failure of the device.
     pub fn prompt(&self, ids: &[u32], pictures: &[&ImageViews]) -> Result<Vec<u32>> {
+        let prompt = self.prompt_watched(ids, pictures, &mut |_| ControlFlow::Continue(()))?;
+        prompt.ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+    }
+
+    /// [`prompt`](Self::prompt) that tells `watch` how far reading is; `None` when that stops it.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt).
+    pub fn prompt_watched(
+        &self,
+        ids: &[u32],
+        pictures: &[&ImageViews],
+        watch: Watch<'_>,
+    ) -> Result<Option<Vec<u32>>> {
         let tokens = self.model.image_tokens();
         let plans: Vec<_> = pictures.iter().map(|picture| picture.plan()).collect();
         let length = tokens.expand(ids, &plans)?.len();
@@ -71,18 +85,33 @@ impl Album {
                 "the prompt has {length} tokens with its pictures, more than the context of {context}"
             )));
         }
-        let places = pictures
+        let views: Vec<View> = pictures
             .iter()
-            .map(|picture| self.add(picture.views()))
-            .collect::<Result<Vec<_>>>()?;
-        tokens.expand_with(ids, &plans, |picture, view, count| {
-            let ids = places
-                .get(picture)
-                .and_then(|views| views.get(view))
-                .cloned();
+            .flat_map(|picture| picture.views().iter().cloned())
+            .collect();
+        if !self.add(&views, watch)? {
+            return Ok(None);
+        }
+        let pages = self.pages();
+        let prompt = tokens.expand_with(ids, &plans, |picture, view, count| {
+            let views = pictures.get(picture).map(|picture| picture.views());
+            let key = views.and_then(|views| views.get(view)).map(View::key);
+            let ids = key.and_then(|key| pages.views.get(&key)).cloned();
             let ids = ids.filter(|ids| ids.len() == count);
             ids.ok_or_else(|| Error::InvalidInput(format!("view {view} has not {count} rows")))
-        })
+        })?;
+        Ok(Some(prompt))
+    }
+
+    /// How many of these views the album has not read yet, equal ones counted once.
+    pub fn unread(&self, pictures: &[&ImageViews]) -> usize {
+        let pages = self.pages();
+        let views = pictures.iter().flat_map(|picture| picture.views());
+        let new: HashSet<ViewKey> = views
+            .map(View::key)
+            .filter(|key| !pages.views.contains_key(key))
+            .collect();
+        new.len()
     }
 
     /// The prompt `ids` as people and tokenizers know it: the image token for every row of a picture.
@@ -93,25 +122,22 @@ impl Album {
         ids.iter().map(spell).collect()
     }
 
-    /// Where the ids of each view are; reads the views that the album does not have.
-    fn add(&self, views: &[View]) -> Result<Vec<Range<u32>>> {
-        let keys: Vec<ViewKey> = views.iter().map(View::key).collect();
+    /// Reads the views that the album does not have; false when `watch` stopped it.
+    fn add(&self, views: &[View], watch: Watch<'_>) -> Result<bool> {
         let new: Vec<View> = {
             let pages = self.pages();
-            let views = keys.iter().zip(views);
-            let is_new = |(key, _): &(&ViewKey, &View)| !pages.views.contains_key(*key);
-            views.filter(is_new).map(|(_, view)| view.clone()).collect()
+            let is_new = |view: &&View| !pages.views.contains_key(&view.key());
+            views.iter().filter(is_new).cloned().collect()
         };
         // Read without the lock, so that others can write text meanwhile.
-        let rows = self.model.encode(&new)?;
+        let Some(rows) = self.model.encode_watched(&new, watch)? else {
+            return Ok(false);
+        };
         let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
         for (view, rows) in new.iter().zip(rows) {
             pages.add(view.key(), rows, self.first_id())?;
         }
-        let places = keys.iter().map(|key| pages.views.get(key).cloned());
-        places
-            .collect::<Option<_>>()
-            .ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+        Ok(true)
     }
 
     fn first_id(&self) -> u32 {

@@ -10,7 +10,10 @@
 //! | a picture from a file | [`Picture::open`], [`Picture::decode`] |
 //! | to know what a picture will cost | [`ImageProcessor::plan`], [`VlModel::cost`], [`VlModel::measure_speed`] |
 //! | pictures never to cost more than so much | [`Budget`], [`VlModel::process_images_within`] |
+//! | the frames of an animation or a folder | [`Frames`] |
 //! | views and patches without a model | [`ImageProcessor`] |
+//! | to see what a model sees | [`contact_sheet`], [`Canvas`] |
+//! | boxes that a model answered with | [`Boxes`] |
 //! | a model from a folder or the Hub | [`VlModel::open`] |
 //! | a model from two GGUF files | [`Mmproj`], [`VlModel::from_gguf`] |
 //! | a prompt with pictures, and to go on from it | [`Album`], which is a [`Decoder`](lfm2_nn::Decoder) |
@@ -42,14 +45,17 @@
 //!
 //! What happens to a picture, by file: `decode` (files), `plan` and `budget` (which views), `resize` and
 //! `view` (pixels), `tokens` (prompts), `positions`, `tower` and `projector` (the model), `album` (its
-//! place among text).
+//! place among text), `boxes` (what comes back).
 
 mod album;
+mod boxes;
 mod budget;
+mod canvas;
 mod config;
 mod cost;
 #[cfg(feature = "images")]
 mod decode;
+mod font;
 mod mmproj;
 mod model;
 mod picture;
@@ -60,19 +66,24 @@ mod projector;
 mod resize;
 mod settings;
 pub mod shapes;
+mod sheet;
+mod speed;
 mod tokens;
 mod tower;
 mod view;
 mod view_cache;
+mod view_folder;
 
 pub use album::Album;
+pub use boxes::{Boxes, FoundBox, PixelBox};
 pub use budget::Budget;
+pub use canvas::{Canvas, Colour};
 pub use config::{ProjectorConfig, VisionConfig, VlConfig};
 pub use cost::{Cost, Speed};
 #[cfg(feature = "images")]
-pub use decode::{Alpha, DecodeOptions, ImageLimits};
+pub use decode::{Alpha, DecodeOptions, Frame, FrameOptions, Frames, ImageLimits};
 pub use mmproj::Mmproj;
-pub use model::{VlModel, VlOptions};
+pub use model::{ReadProgress, VlModel, VlOptions, Watch};
 pub use picture::{CHANNELS, Picture};
 pub use plan::{
     ImagePlan, PlannedView, Size, TileGrid, ViewKind, best_grid, is_too_large, single_view,
@@ -82,6 +93,8 @@ pub use processor::{ImageProcessor, ImageViews};
 pub use projector::Projector;
 pub use resize::{Filter, resize};
 pub use settings::ImageSettings;
+pub use sheet::contact_sheet;
 pub use tokens::{ImageTokens, RunPart};
 pub use tower::VisionTower;
 pub use view::{PatchGrid, View, ViewKey};
+pub use view_folder::ViewFolder;

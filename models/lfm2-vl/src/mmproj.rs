@@ -4,13 +4,16 @@
 //! offered under the names of the published safetensors files.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 use lfm2_hub::gguf::{Array, Metadata, OtherGguf, Value as Entry};
-use lfm2_hub::{Error, Fingerprint, Limits, Mapping, Result, StoredType, TensorInfo, TensorSource};
+use lfm2_hub::{
+    Error, Fingerprint, Limits, Mapping, ModelSource, OpenOptions, Result, StoredType, TensorInfo,
+    TensorSource,
+};
 use lfm2_nn::Gelu;
 use serde_json::{Value, json};
 
@@ -66,13 +69,29 @@ impl Mmproj {
         Self::new(OtherGguf::open(path, limits, mapping)?, limits)
     }
 
+    /// Opens the file that `source` names: one on this machine, or one of a repository of the Hub.
+    ///
+    /// # Errors
+    /// As [`OtherGguf::open_source`], and [`Error::Unsupported`] for the projector of another family.
+    pub fn fetch(source: &ModelSource, files: &OpenOptions, limits: &Limits) -> Result<Self> {
+        Self::new(OtherGguf::open_source(source, files)?, limits)
+    }
+
+    /// Opens the [file beside](Self::find_beside) the text model at `path`.
+    ///
+    /// # Errors
+    /// As [`find_beside`](Self::find_beside) and [`open`](Self::open).
+    pub fn beside(path: &Path, limits: &Limits, mapping: Mapping) -> Result<Self> {
+        Self::open(Self::find_beside(path)?, limits, mapping)
+    }
+
     /// The file that lies beside the text model at `path`: the only one in its folder whose name
     /// contains `mmproj`.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none, [`Error::InvalidInput`] when there are several,
     /// [`Error::Io`].
-    pub fn beside(path: &Path, limits: &Limits, mapping: Mapping) -> Result<Self> {
+    pub fn find_beside(path: &Path) -> Result<PathBuf> {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -91,7 +110,7 @@ impl Mmproj {
         }
         found.sort();
         match &found[..] {
-            [only] => Self::open(only, limits, mapping),
+            [only] => Ok(only.clone()),
             [] => Err(Error::NotFound {
                 what: format!("a file mmproj*.gguf in {}", folder.display()),
                 hint: "pictures need the file with the vision tower beside the text model"

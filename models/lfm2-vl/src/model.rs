@@ -1,14 +1,14 @@
 //! [`VlModel`]: a text model that reads pictures.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use candle_core::Tensor;
 use lfm2_hub::{
     Checkpoint, Error, Joined, ModelSource, OpenOptions, Result, TensorSource, Tokenizer,
 };
-use lfm2_nn::{CacheSpec, Decoder, Input, Step, Want, Weights};
+use lfm2_nn::{Decoder, Weights};
 use lfm2_text::{LoadOptions, TextConfig, TextModel};
 use serde_json::Value;
 
@@ -26,6 +26,7 @@ use crate::tokens::ImageTokens;
 use crate::tower::VisionTower;
 use crate::view::{PatchGrid, View, ViewKey};
 use crate::view_cache::ViewCache;
+use crate::view_folder::{Shelf, ViewFolder};
 
 /// Where the tower may be, by its patch embedding, and the projector by its first matrix.
 const TOWERS: [&str; 4] = [
@@ -48,6 +49,8 @@ pub struct VlOptions {
     pub load: LoadOptions,
     /// Bytes of views that are kept, so that a picture seen before costs nothing; 0 keeps none.
     pub view_cache_bytes: usize,
+    /// Where views are kept from one start to the next; nowhere by default.
+    pub view_folder: Option<ViewFolder>,
 }
 
 impl Default for VlOptions {
@@ -55,6 +58,7 @@ impl Default for VlOptions {
         Self {
             load: LoadOptions::default(),
             view_cache_bytes: 256 << 20,
+            view_folder: None,
         }
     }
 }
@@ -74,7 +78,25 @@ impl VlOptions {
         self.view_cache_bytes = bytes;
         self
     }
+
+    /// Keeps views in `folder` from one start to the next.
+    pub fn with_view_folder(mut self, folder: ViewFolder) -> Self {
+        self.view_folder = Some(folder);
+        self
+    }
 }
+
+/// How far the views of pictures were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadProgress {
+    /// Views that were read.
+    pub done: usize,
+    /// Views that have to be; those that are known do not count.
+    pub total: usize,
+}
+
+/// Who is told how far reading is, and can stop it.
+pub type Watch<'a> = &'a mut dyn FnMut(ReadProgress) -> ControlFlow<()>;
 
 /// A text model with a vision tower. Immutable apart from its cache of views, shareable between
 /// threads, cheap to clone; clones share the cache.
@@ -109,11 +131,7 @@ impl VlModel {
     pub fn from_checkpoint(checkpoint: &Checkpoint, options: &VlOptions) -> Result<Self> {
         let info = checkpoint.info();
         let config = VlConfig::from_json(checkpoint.config(), info.limits())?;
-        let settings = ImageSettings::from_files(
-            checkpoint.config(),
-            info.json("preprocessor_config.json")?.as_ref(),
-            info.json("processor_config.json")?.as_ref(),
-        )?;
+        let settings = ImageSettings::of(info)?;
         let parts = (config, settings, checkpoint.tokenizer()?);
         Self::from_tensors(parts, checkpoint.tensors(), options)
     }
@@ -127,9 +145,17 @@ impl VlModel {
         tensors: Arc<dyn TensorSource>,
         options: &VlOptions,
     ) -> Result<Self> {
+        let shelf = match &options.view_folder {
+            Some(folder) => Shelf::new(folder, tensors.as_ref(), &options.load)?,
+            None => None,
+        };
         let weights = options.load.weights(tensors);
-        let model = Self::load(facts, &weights, options)?;
+        let mut model = Self::load(facts, &weights, options)?;
         options.load.finish(&weights)?;
+        if let Some(shelf) = shelf {
+            let shelf = shelf.of(model.text.dtype(), model.processor.levels());
+            model.cache = Arc::new(ViewCache::new(options.view_cache_bytes).with_shelf(shelf));
+        }
         Ok(model)
     }
 
@@ -199,9 +225,15 @@ impl VlModel {
         agree(&self.config, processor.settings())?;
         let tokens = ImageTokens::new(&self.tokenizer, processor.settings())?;
         check_tokens(&self.config, &tokens)?;
+        // Views are kept by their pixels, whatever the tower is given for them.
+        let cache = match processor.levels() == self.processor.levels() {
+            true => Arc::clone(&self.cache),
+            false => Arc::new(self.cache.emptied(processor.levels())),
+        };
         Ok(Self {
             processor,
             tokens,
+            cache,
             ..self.clone()
         })
     }
@@ -306,6 +338,16 @@ impl VlModel {
     /// # Errors
     /// When the device fails.
     pub fn encode(&self, views: &[View]) -> Result<Vec<Tensor>> {
+        let all = self.encode_watched(views, &mut |_| ControlFlow::Continue(()))?;
+        all.ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+    }
+
+    /// [`encode`](Self::encode) that tells `watch` how far it is, at the start and after every few views;
+    /// `None` when that stops it. What was read until then is kept.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_watched(&self, views: &[View], watch: Watch<'_>) -> Result<Option<Vec<Tensor>>> {
         let keys: Vec<ViewKey> = views.iter().map(View::key).collect();
         let mut rows: HashMap<ViewKey, Tensor> = HashMap::new();
         let mut new: Vec<(ViewKey, &View)> = Vec::new();
@@ -318,7 +360,12 @@ impl VlModel {
                 None => new.push((*key, view)),
             }
         }
+        let (known, total) = (rows.len(), new.len());
         for pack in packs(&new) {
+            let done = rows.len() - known;
+            if watch(ReadProgress { done, total }).is_break() {
+                return Ok(None);
+            }
             let views: Vec<View> = pack.iter().map(|(_, view)| (*view).clone()).collect();
             let made = self.read(&views)?;
             for ((key, _), made) in pack.iter().zip(made) {
@@ -326,9 +373,11 @@ impl VlModel {
                 rows.insert(*key, made);
             }
         }
+        if total > 0 && watch(ReadProgress { done: total, total }).is_break() {
+            return Ok(None);
+        }
         let all = keys.iter().map(|key| rows.get(key).cloned());
-        all.collect::<Option<_>>()
-            .ok_or_else(|| Error::InvalidInput("a view was not read".to_owned()))
+        Ok(all.collect())
     }
 
     /// The embeddings `(tokens, hidden)` of `ids`, which have the image token for every row of `views` as
@@ -385,56 +434,6 @@ impl VlModel {
             rows
         });
         each.collect()
-    }
-
-    /// Measures how fast this machine reads pictures: one full tile, a quarter of one, and a prompt of
-    /// 256 tokens.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn measure_speed(&self) -> Result<Speed> {
-        const TOKENS: usize = 256;
-        let settings = self.processor.settings();
-        let side = (settings.tile_size / settings.patch_size / 2).max(1);
-        let seconds = |side: usize| -> Result<f64> {
-            let grid = PatchGrid {
-                rows: side,
-                cols: side,
-            };
-            let shape = (grid.patches(), self.config.vision.patch_values());
-            let patches = Tensor::zeros(shape, self.text.dtype(), self.text.device())?;
-            let start = Instant::now();
-            let hidden = self.tower.forward(&patches, &[grid], None)?;
-            hidden
-                .flatten_all()?
-                .get(0)?
-                .to_dtype(lfm2_nn::DType::F32)?
-                .to_scalar::<f32>()?;
-            Ok(start.elapsed().as_secs_f64())
-        };
-        // The first pass pays for pages and threads.
-        seconds(side)?;
-        let (small, large) = (seconds(side)?, seconds(2 * side)?);
-        let patches = side.pow(2) as f64;
-        // Of `n a + n^2 b = small` and `4 n a + 16 n^2 b = large`.
-        let pairs = ((large - 4.0 * small) / 12.0).max(0.0);
-        let ids = Tensor::zeros(TOKENS, lfm2_nn::DType::U32, self.text.device())?;
-        let mut cache = self.text.new_cache(CacheSpec::rows(1));
-        let start = Instant::now();
-        let step = Step::single(TOKENS);
-        let hidden = self
-            .text
-            .forward(Input::Ids(&ids), &step, &mut cache, Want::Hidden)?;
-        hidden
-            .flatten_all()?
-            .get(0)?
-            .to_dtype(lfm2_nn::DType::F32)?
-            .to_scalar::<f32>()?;
-        Ok(Speed {
-            per_patch: (small - pairs).max(0.0) / patches,
-            per_pair: pairs / (patches * patches),
-            per_token: start.elapsed().as_secs_f64() / TOKENS as f64,
-        })
     }
 }
 

@@ -63,6 +63,11 @@ impl ImageProcessor {
         })
     }
 
+    /// What each of the 256 levels of each channel is to the tower.
+    pub(crate) fn levels(&self) -> &[[f32; 256]; CHANNELS] {
+        &self.levels
+    }
+
     /// The settings.
     pub fn settings(&self) -> &ImageSettings {
         &self.settings

@@ -5,7 +5,7 @@
 //! read in this order, and later ones win. What this library does anyway or never does is ignored:
 //! `do_resize`, `do_pad`, `size`, `max_num_patches`, the order of axes and anything about devices.
 
-use lfm2_hub::{Error, Result};
+use lfm2_hub::{CheckpointInfo, Error, Result};
 use lfm2_text::{ConfigKeys, wrong_config};
 use serde_json::Value;
 
@@ -87,6 +87,18 @@ impl Default for ImageSettings {
 }
 
 impl ImageSettings {
+    /// The settings of a checkpoint, from whichever of its files have some.
+    ///
+    /// # Errors
+    /// As [`from_files`](Self::from_files), and whatever reading a file gives.
+    pub fn of(info: &CheckpointInfo) -> Result<Self> {
+        Self::from_files(
+            info.config(),
+            info.json("preprocessor_config.json")?.as_ref(),
+            info.json("processor_config.json")?.as_ref(),
+        )
+    }
+
     /// The settings of a checkpoint: `config.json`, `preprocessor_config.json` and
     /// `processor_config.json`, as far as there are any.
     ///

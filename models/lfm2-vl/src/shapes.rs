@@ -16,9 +16,9 @@
 //! ```
 
 use lfm2_hub::gguf::{Quantization, QuantizeOptions};
-use lfm2_hub::{Error, Limits, Result, SyntheticSource};
+use lfm2_hub::{Error, Limits, Result, SyntheticSource, Tokenizer};
 use lfm2_text::{TensorRole, TensorSpec, shapes};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::config::VlConfig;
 use crate::mmproj::{PROJECTOR, TOWER};
@@ -85,6 +85,53 @@ pub fn find(name: &str) -> Result<&'static Shape> {
             hint: format!("known are {}", names.join(", ")),
         }
     })
+}
+
+/// A stand-in for the tokenizer of such a model: one token per byte, and those of pictures under the ids
+/// they have in a vocabulary of 65,536. For measuring, where what a text says makes no difference.
+///
+/// # Errors
+/// None; a test holds that.
+pub fn tokenizer() -> Result<Tokenizer> {
+    /// The ids of the image token and of the first byte.
+    const IMAGE: u32 = 396;
+    const BYTES: u32 = 512;
+    let places = (1..=10).flat_map(|row| (1..=10).map(move |col| (row, col)));
+    let tiles = places.map(|(row, col)| format!("<|img_row_{row}_col_{col}|>"));
+    let others = ["<|img_thumbnail|>", "<|image_start|>", "<|image_end|>"];
+    let names = std::iter::once("<image>".to_owned())
+        .chain(tiles)
+        .chain(others.map(str::to_owned));
+    let specials: Vec<(u32, String)> = (IMAGE..).zip(names).collect();
+    let added: Vec<Value> = specials
+        .iter()
+        .map(|(id, content)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    // How byte-level tokenizers spell bytes that are no printable characters.
+    let mut spare = '\u{100}'..;
+    let letters = (0..=255u8).map(|byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => Some(char::from(byte)),
+        _ => spare.next(),
+    });
+    let vocab: Map<String, Value> = (BYTES..)
+        .zip(letters.flatten())
+        .map(|(id, letter)| (id, letter.to_string()))
+        .chain(specials)
+        .map(|(id, token)| (token, id.into()))
+        .collect();
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": false},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    });
+    Tokenizer::from_bytes(json.to_string(), &Limits::default())
 }
 
 impl Shape {
@@ -252,6 +299,21 @@ mod tests {
             (millions("LFM2-VL-450M"), millions("LFM2-VL-1.6B")),
             (85, 412)
         );
+    }
+
+    #[test]
+    fn the_stand_in_tokenizer_has_bytes_and_pictures() {
+        use lfm2_hub::{Bos, SpecialTokens, Specials};
+        let tokenizer = tokenizer().unwrap();
+        assert_eq!(tokenizer.id_of("<image>"), Some(396));
+        assert_eq!(tokenizer.id_of("<|img_row_10_col_10|>"), Some(496));
+        assert_eq!(tokenizer.id_of("<|image_end|>"), Some(499));
+        let text = "<image>a é\0";
+        let ids = tokenizer
+            .encode(text, SpecialTokens::Parse, Bos::Omit)
+            .unwrap();
+        assert_eq!((ids.len(), ids[1]), (6, 512 + u32::from(b'a')));
+        assert_eq!(tokenizer.decode(&ids, Specials::Keep).unwrap(), text);
     }
 
     #[test]

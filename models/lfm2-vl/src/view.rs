@@ -42,6 +42,11 @@ impl ViewKey {
         Self(hash.finalize().into())
     }
 
+    /// The hash.
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     #[cfg(test)]
     pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

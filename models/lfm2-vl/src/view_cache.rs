@@ -1,4 +1,6 @@
 //! [`ViewCache`]: what the tower and the projector made of views, so that it is made once.
+//!
+//! In memory, and on a disk where there is a [`Shelf`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,12 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::Tensor;
 
 use crate::view::ViewKey;
+use crate::view_folder::{Levels, Shelf};
 
 /// The rows of views that were read lately, up to a number of bytes. One belongs to one model: a key
 /// says which pixels, not which weights.
 pub(crate) struct ViewCache {
     max_bytes: usize,
     kept: Mutex<Kept>,
+    shelf: Option<Shelf>,
 }
 
 #[derive(Default)]
@@ -47,11 +51,35 @@ impl ViewCache {
         Self {
             max_bytes,
             kept: Mutex::default(),
+            shelf: None,
+        }
+    }
+
+    /// The same cache with what is on `shelf` besides.
+    pub(crate) fn with_shelf(mut self, shelf: Shelf) -> Self {
+        self.shelf = Some(shelf);
+        self
+    }
+
+    /// An empty cache like this one for a model that sees other `levels` for the same pixels.
+    pub(crate) fn emptied(&self, levels: &Levels) -> Self {
+        Self {
+            shelf: self.shelf.clone().map(|shelf| shelf.with_levels(levels)),
+            ..Self::new(self.max_bytes)
         }
     }
 
     /// The rows of a view, if they are kept.
     pub(crate) fn get(&self, key: &ViewKey) -> Option<Tensor> {
+        if let Some(rows) = self.remembered(key) {
+            return Some(rows);
+        }
+        let rows = self.shelf.as_ref()?.get(key)?;
+        self.remember(*key, rows.clone());
+        Some(rows)
+    }
+
+    fn remembered(&self, key: &ViewKey) -> Option<Tensor> {
         let mut kept = self.lock();
         kept.clock += 1;
         let now = kept.clock;
@@ -63,8 +91,18 @@ impl ViewCache {
     /// Keeps the rows of a view; those that were not used for the longest time make room. Rows that are
     /// learnt are not kept, since they change with every step.
     pub(crate) fn insert(&self, key: ViewKey, rows: Tensor) {
+        if rows.track_op() {
+            return;
+        }
+        if let Some(shelf) = &self.shelf {
+            shelf.put(&key, &rows);
+        }
+        self.remember(key, rows);
+    }
+
+    fn remember(&self, key: ViewKey, rows: Tensor) {
         let new = size(&rows);
-        if new > self.max_bytes || rows.track_op() {
+        if new > self.max_bytes {
             return;
         }
         let mut kept = self.lock();

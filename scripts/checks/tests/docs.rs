@@ -74,10 +74,12 @@ fn documented(cell: &str) -> Result<u64> {
 }
 
 /// Where limits are defined: the file and the struct.
-const LIMITS: [(&str, &str); 3] = [
+const LIMITS: [(&str, &str); 5] = [
     ("crates/lfm2-hub/src/limits.rs", "Limits"),
     ("crates/lfm2-generate/src/template/mod.rs", "TemplateLimits"),
     ("crates/lfm2-generate/src/message.rs", "MessageLimits"),
+    ("models/lfm2-vl/src/decode/mod.rs", "ImageLimits"),
+    ("models/lfm2-vl/src/decode/frames.rs", "FrameOptions"),
 ];
 
 #[test]

@@ -3,6 +3,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use lfm2::ModelSource;
 use lfm2::hub::gguf::Quantization;
+use lfm2::vl::Size;
 
 use super::{Activations, DeviceArgs, number};
 
@@ -19,7 +20,8 @@ the bytes a pass cannot do without (weights, of the experts only those chosen, k
 
 Shapes: lfm2-350m, lfm2-700m, lfm2-1.2b, lfm2-2.6b, lfm2-8b-a1b, lfm2-24b-a2b, lfm2.5-230m,
 lfm2.5-350m, lfm2.5-1.2b, lfm2.5-2.6b, lfm2.5-8b-a1b, lfm3-1.7b. They are stored as f32, f16,
-bf16, q8_0, q4_0, q4_k or q6_k.
+bf16, q8_0, q4_0, q4_k or q6_k. With --image also lfm2-vl-450m, lfm2-vl-1.6b, lfm2.5-vl-450m,
+lfm2.5-vl-1.6b and lfm2.5-vl-3b.
 
 Examples:
   lfm2 bench                                               the built-in model
@@ -27,6 +29,7 @@ Examples:
   lfm2 bench --synthetic lfm2-1.2b --quantization q4_0 --depth 0,4096
   lfm2 bench --synthetic lfm2-350m --batch 1,8 --verify 2,4 --prompt-tokens 0
   lfm2 bench --synthetic lfm2-8b-a1b --quantization q4_0 --profile
+  lfm2 bench --synthetic lfm2-vl-450m --quantization bf16 --image 1280x1024
   lfm2 bench --limits --json                               what this machine can do at most";
 
 /// Measure speed and memory
@@ -58,6 +61,10 @@ pub(crate) struct BenchArgs {
         allow_negative_numbers = true
     )]
     pub(crate) repeat: NonZeroUsize,
+    /// Measure with a picture of this size, such as 1280x1024, a model that reads pictures: a full view
+    /// alone, a picture to the first token, and a second question about it
+    #[arg(long, value_name = "WxH", value_parser = size, conflicts_with_all = ["profile", "limits"])]
+    pub(crate) image: Option<Size>,
     /// Start of the random numbers
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) seed: u64,
@@ -124,4 +131,26 @@ pub(crate) struct TestArgs {
     /// Number type of keys and values [default: as activations; f16 on a CPU, unless weights are f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<Activations>,
+}
+
+/// A size such as `1280x1024`.
+fn size(text: &str) -> Result<Size, String> {
+    const MOST: usize = 16_384;
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=MOST).contains(side));
+    let sides = text.split_once('x');
+    let size = sides.and_then(|(width, height)| Some(Size::new(side(width)?, side(height)?)));
+    size.ok_or_else(|| "expected a size such as 1280x1024".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_two_sides() {
+        assert_eq!(size("1280x1024"), Ok(Size::new(1280, 1024)));
+        for text in ["", "x", "5", "0x5", "5x0", "5x99999", "-1x4"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

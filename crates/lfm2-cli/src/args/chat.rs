@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::{ModelArgs, SamplingArgs, SpeculationArgs};
+use super::{ModelArgs, PictureArgs, SamplingArgs, SpeculationArgs};
 
 const EXAMPLES: &str = "\
 Ctrl-C stops an answer; at the prompt, Ctrl-C twice or Ctrl-D ends the conversation. A line that
@@ -12,10 +12,12 @@ Commands at the prompt:
   /clear           forget the conversation    /load FILE    go on from such a file
   /undo            take back the last turn    /stats        tokens and speed
   /system TEXT     set the instructions       /exit         end
+  /image PATH      show a picture, an animation or a folder with the next question
 
 Examples:
   lfm2 chat
   lfm2 chat -m LiquidAI/LFM2-1.2B --system \"Answer in one sentence.\"
+  lfm2 chat -m LiquidAI/LFM2-VL-450M                       ... then: /image cat.jpg
   lfm2 chat -m LiquidAI/LFM2-2.6B --draft-model LiquidAI/LFM2-350M
   printf 'Hello!\\nAnd now in French.\\n' | lfm2 chat -m model.gguf";
 
@@ -34,6 +36,8 @@ pub(crate) struct ChatArgs {
     pub(crate) verbose: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) pictures: PictureArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]

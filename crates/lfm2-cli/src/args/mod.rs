@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod chat;
+mod describe;
 mod download;
 mod embed;
 mod eval;
@@ -13,6 +14,7 @@ mod inspect;
 mod merge;
 mod model;
 mod number;
+mod pictures;
 mod quantize;
 mod rerank;
 mod sampling;
@@ -27,6 +29,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, TestArgs};
 pub(crate) use chat::ChatArgs;
+pub(crate) use describe::{DescribeArgs, Explain};
 pub(crate) use download::DownloadArgs;
 pub(crate) use embed::EmbedArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
@@ -42,6 +45,7 @@ pub(crate) use model::{
     Activations, DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
     RETRIEVAL_MODEL_VARIABLE,
 };
+pub(crate) use pictures::{BudgetArg, PICTURE_MODEL_VARIABLE, PictureArgs};
 pub(crate) use quantize::QuantizeArgs;
 pub(crate) use rerank::RerankArgs;
 pub(crate) use sampling::SamplingArgs;
@@ -54,6 +58,7 @@ Examples:
   lfm2 generate \"Once upon a time\"                         a story by the built-in model
   lfm2 chat                                                a conversation with it
   lfm2 chat --model LiquidAI/LFM2-350M                     ... with a model of the Hub
+  lfm2 describe cat.jpg -m LiquidAI/LFM2-VL-450M           what is in a picture
   lfm2 index build notes.index ~/notes                     make a folder searchable
   lfm2 search notes.index \"where did we park?\"            ... and search it
   lfm2 inspect LFM2-350M-Q4_0.gguf                         what is in a file
@@ -66,6 +71,7 @@ Face Hub: organisation/name, or organisation/name:file.gguf, each with an option
 Environment:
   LFM2_MODEL    the model when --model is not given
   LFM2_RETRIEVAL_MODEL  the same for index, search, embed, rerank and eval retrieval
+  LFM2_VL_MODEL  the same for describe
   LFM2_LOG      the log level when --log is not given
   LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
   LFM2_HISTORY  the file with the input history of chat and search; empty for none
@@ -134,6 +140,8 @@ pub(crate) enum Command {
     Batch(BatchArgs),
     /// Talk with a model
     Chat(ChatArgs),
+    /// Ask about pictures
+    Describe(DescribeArgs),
     /// Make texts searchable
     Index(IndexArgs),
     /// Find texts that answer a question

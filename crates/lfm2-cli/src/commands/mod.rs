@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod describe;
 pub(crate) mod download;
 pub(crate) mod embed;
 pub(crate) mod eval;
@@ -11,6 +12,7 @@ pub(crate) mod generate;
 pub(crate) mod index;
 pub(crate) mod inspect;
 pub(crate) mod merge;
+mod pictures;
 pub(crate) mod quantize;
 mod report;
 pub(crate) mod rerank;

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use lfm2::hub::{self, Network, PackedCache};
+use lfm2::hub::{self, CheckpointInfo, Network, PackedCache};
 use lfm2::nn::Accuracy;
 use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
 use lfm2::text::LoadOptions;
-use lfm2::{Device, ModelSource, OpenOptions, TextModel};
+use lfm2::vl::VlOptions;
+use lfm2::{Device, ModelSource, OpenOptions, TextModel, VlModel};
 
 use super::progress::{self, Downloads};
 use crate::args::{
     DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
-    RETRIEVAL_MODEL_VARIABLE, SpeculationArgs,
+    PICTURE_MODEL_VARIABLE, PictureArgs, RETRIEVAL_MODEL_VARIABLE, SpeculationArgs,
 };
 use crate::exit::{Doing, invalid};
 
@@ -57,6 +58,41 @@ pub(crate) fn retrieval_model(
     options.load = load(args.device)?;
     let model = retrieval::open_with(source.clone(), &options).doing("opening", &source)?;
     Ok((model, Some(lasting(&source))))
+}
+
+/// Opens the chosen model that reads pictures, or the built-in one.
+pub(crate) fn picture_model(args: &ModelArgs, pictures: &PictureArgs) -> Result<VlModel> {
+    picture_model_of(args, pictures, PICTURE_MODEL_VARIABLE)
+}
+
+/// Whether the model that was asked for, or the one that `LFM2_MODEL` names, reads pictures.
+pub(crate) fn reads_pictures(args: &ModelArgs, pictures: &PictureArgs) -> Result<bool> {
+    let Some(source) = source(args, MODEL_VARIABLE)? else {
+        return Ok(false);
+    };
+    if pictures.mmproj.is_some() {
+        return Ok(true);
+    }
+    let info = CheckpointInfo::open(&source, &files(args.offline)).doing("opening", &source)?;
+    Ok(VlModel::is_config(info.config()))
+}
+
+/// [`picture_model`] with another variable.
+pub(crate) fn picture_model_of(
+    args: &ModelArgs,
+    pictures: &PictureArgs,
+    variable: &str,
+) -> Result<VlModel> {
+    let options = pictures.load(VlOptions::from(load(args.device)?));
+    let model = match source(args, variable)? {
+        Some(source) => {
+            let mmproj = pictures.mmproj.as_ref();
+            VlModel::open_with(source.clone(), mmproj, &files(args.offline), &options)
+                .doing("opening", source)?
+        }
+        None => VlModel::from_checkpoint(&lfm2::embedded_picture_checkpoint()?, &options)?,
+    };
+    Ok(model.with_image_settings(&pictures.settings())?)
 }
 
 /// Opens a library; when it is another model's, says whose.

@@ -34,6 +34,9 @@ use crate::{Error, Result};
 
 const NAME: &str = "chat";
 
+/// What templates of the family write where a message has a picture.
+const PICTURE: &str = "<image>";
+
 /// Bounds on templates and on what goes into them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,7 +81,8 @@ pub enum UserText {
     /// They are tokens, as in the reference. A user can end their own turn.
     #[default]
     Parsed,
-    /// They are text. [`Rendered::literal`] says where; [`Rendered::encode`] honours it.
+    /// They are text. [`Rendered::literal`] says where; [`Rendered::encode`] honours it. So is the
+    /// placeholder of pictures where anybody spells it, as a model may have done in an answer.
     Literal,
 }
 
@@ -327,16 +331,18 @@ fn context(
     Ok(context)
 }
 
-/// Marks what users and tools say.
+/// Marks what users and tools say, and what others say that only looks like a picture.
 fn mark_users(context: &mut Map<String, Value>, messages: &[Message], marks: &Marks) {
     let Some(Value::Array(rendered)) = context.get_mut("messages") else {
         return;
     };
     for (json, message) in rendered.iter_mut().zip(messages) {
-        if matches!(message.role, Role::User | Role::Tool)
-            && let Some(content) = json.get_mut("content")
-        {
-            marks.mark_content(content);
+        let Some(content) = json.get_mut("content") else {
+            continue;
+        };
+        match message.role {
+            Role::User | Role::Tool => marks.mark_content(content),
+            Role::System | Role::Assistant => marks.mark_word(content, PICTURE),
         }
     }
 }

@@ -74,6 +74,21 @@ impl Marks {
         }
     }
 
+    /// Marks `word` wherever a text inside the content of a message has it.
+    pub(super) fn mark_word(&self, content: &mut Value, word: &str) {
+        match content {
+            Value::String(text) if text.contains(word) => {
+                let [open, close] = self.literal;
+                *text = text.replace(word, &format!("{open}{word}{close}"));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mark_word(item, word)),
+            Value::Object(fields) => fields
+                .values_mut()
+                .for_each(|value| self.mark_word(value, word)),
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
     /// Blanks at both ends stay outside, because templates trim them; no token begins with one.
     fn mark(&self, text: &str) -> String {
         let core = text.trim();
@@ -175,6 +190,18 @@ mod tests {
         let unmarked = marks.unmark(&content.to_string()).unwrap();
         assert_eq!(unmarked.text, original.to_string());
         assert_eq!(unmarked.literal.len(), 3);
+    }
+
+    #[test]
+    fn a_word_is_marked_wherever_it_is() {
+        let marks = Marks::unused_in([]).unwrap();
+        let mut content = json!([{"type": "text", "text": "an <image> <image>"}, "none"]);
+        let original = content.clone();
+        marks.mark_word(&mut content, "<image>");
+        let unmarked = marks.unmark(&content.to_string()).unwrap();
+        assert_eq!(unmarked.text, original.to_string());
+        let found = unmarked.literal.iter().map(|at| &unmarked.text[at.clone()]);
+        assert_eq!(found.collect::<Vec<_>>(), ["<image>"; 2]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::metadata::Metadata;
 use super::source::{Naming, Tensors};
 use super::split::{self, Part};
 use crate::mapped::{FileBytes, Mapping};
-use crate::{Error, Limits, Result, TensorSource};
+use crate::{Error, Limits, ModelSource, OpenOptions, Result, TensorSource, fetch_gguf};
 
 /// Metadata and tensors of a GGUF file, or of several that belong together, whatever the architecture.
 #[derive(Debug)]
@@ -28,6 +28,25 @@ impl OtherGguf {
     pub fn open(path: impl AsRef<Path>, limits: &Limits, mapping: Mapping) -> Result<Self> {
         let parts = split::open_all(path.as_ref(), limits, mapping)?;
         Self::from_parts(parts, Naming::Own)
+    }
+
+    /// Opens the file that `source` names: one on this machine, or one of a repository of the Hub, which
+    /// is fetched.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] for a source that is no such file, and as [`OtherGguf::open`] and
+    /// [`fetch_gguf`].
+    pub fn open_source(source: &ModelSource, options: &OpenOptions) -> Result<Self> {
+        let path = match source {
+            ModelSource::Gguf(path) => path.clone(),
+            ModelSource::HubGguf { id, revision, file } => fetch_gguf(id, revision, file, options)?,
+            ModelSource::Dir(_) | ModelSource::Hub { .. } => {
+                return Err(Error::InvalidInput(format!(
+                    "{source}: expected a gguf file, found a whole model"
+                )));
+            }
+        };
+        Self::open(path, &options.limits, options.mapping)
     }
 
     /// Opens the file at `path` with the tensors of LFM2 layers under the names of published checkpoints:

@@ -63,6 +63,18 @@ impl Fingerprint {
         }
     }
 
+    /// 64 hexadecimal digits that name the contents in a file of another program's own; `None` while
+    /// a file was changed so short a time ago that a later change might not show.
+    pub fn settled_id(&self) -> Option<String> {
+        let settled = self.is_settled(COARSE_TICK);
+        settled.then(|| {
+            self.digest
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
+        })
+    }
+
     /// Stands for several contents in this order; `None` for none at all.
     pub(crate) fn joined(parts: Vec<Self>) -> Option<Self> {
         let mut hash = Sha256::new();

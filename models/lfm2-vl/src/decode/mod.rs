@@ -1,4 +1,5 @@
-//! Pictures from files: PNG, JPEG, WebP, GIF and BMP, of animations the first frame.
+//! Pictures from files: PNG, JPEG, WebP, GIF and BMP. A [`Picture`] is the first frame of an animation,
+//! [`Frames`] are all of it.
 //!
 //! What comes out is what the reference's loader makes: turned as the file's orientation says, three
 //! channels of 8 bits, grey repeated, palettes looked up, of 16 bits the higher 8, and alpha dropped, so
@@ -8,6 +9,8 @@
 //! refused, where decoders would show half a picture.
 
 mod convert;
+mod encode;
+mod frames;
 mod whole;
 
 use std::fs::File;
@@ -19,6 +22,8 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 use lfm2_hub::{Error, Result};
 
 use crate::picture::Picture;
+
+pub use frames::{Frame, FrameOptions, Frames};
 
 /// The formats in words.
 const READABLE: &str = "png, jpeg, webp, gif and bmp";
@@ -93,13 +98,8 @@ impl Picture {
     /// [`Error::Io`], and as [`decode`](Self::decode).
     pub fn open(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| Error::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        let mut bytes = Vec::new();
-        // One more than allowed, so that too many are noticed whatever the system says of the length.
-        let most = options.limits.max_bytes.saturating_add(1);
-        file.take(most).read_to_end(&mut bytes).map_err(io)?;
-        Self::decode(&bytes, options)
+        let bytes = read(path, &options.limits)?;
+        Self::decode(&bytes, options).map_err(|error| in_file(error, path))
     }
 
     /// Decodes a picture file.
@@ -117,28 +117,64 @@ impl Picture {
         )?;
         let format = format(bytes)?;
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-        let mut memory = image::Limits::no_limits();
-        // Up to four channels of 16 bits, and as much for the decoder itself.
-        memory.max_alloc = Some(limits.max_pixels.saturating_mul(16).max(1 << 20));
-        reader.limits(memory);
+        reader.limits(memory(limits));
         let mut decoder = reader.into_decoder().map_err(|error| damaged(&error))?;
         let (width, height) = decoder.dimensions();
-        check(
-            "pixels of a picture's side",
-            width.max(height).into(),
-            limits.max_side.into(),
-        )?;
-        check(
-            "pixels of a picture",
-            u64::from(width) * u64::from(height),
-            limits.max_pixels,
-        )?;
+        check_sides(width, height, limits)?;
         whole::check(bytes, format)?;
         let orientation = orientation(&mut decoder);
         let mut image = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
         image.apply_orientation(orientation);
         convert::to_picture(&image, options.alpha)
     }
+}
+
+/// The error with the file that it is about.
+fn in_file(error: Error, path: &Path) -> Error {
+    let path = path.display();
+    match error {
+        Error::InvalidInput(detail) => Error::InvalidInput(format!("{path}: {detail}")),
+        Error::Unsupported { what, hint } => Error::Unsupported {
+            what: format!("{path}: {what}"),
+            hint,
+        },
+        Error::Limit { what, limit, found } => Error::Limit {
+            what: format!("{path}: {what}"),
+            limit,
+            found,
+        },
+        other => other,
+    }
+}
+
+/// The bytes of a file, as far as they are allowed and one more.
+fn read(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>> {
+    let io = |source| Error::io(path, source);
+    let file = File::open(path).map_err(io)?;
+    let mut bytes = Vec::new();
+    // So that too many are noticed whatever the system says of the length.
+    let most = limits.max_bytes.saturating_add(1);
+    file.take(most).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+/// What a decoder may allocate.
+fn memory(limits: &ImageLimits) -> image::Limits {
+    let mut memory = image::Limits::no_limits();
+    // Up to four channels of 16 bits, and as much for the decoder itself.
+    memory.max_alloc = Some(limits.max_pixels.saturating_mul(16).max(1 << 20));
+    memory
+}
+
+fn check_sides(width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
+    let longest = width.max(height).into();
+    check(
+        "pixels of a picture's side",
+        longest,
+        limits.max_side.into(),
+    )?;
+    let pixels = u64::from(width) * u64::from(height);
+    check("pixels of a picture", pixels, limits.max_pixels)
 }
 
 fn check(what: &str, found: u64, limit: u64) -> Result<()> {

@@ -220,14 +220,19 @@ impl Random {
     }
 
     pub(super) fn ids(&mut self, model: &TextModel, count: usize) -> Vec<u32> {
-        let vocab = model.vocab_size() as u64;
+        self.ids_below(model.vocab_size(), count)
+    }
+
+    /// Ids of a vocabulary of so many tokens.
+    pub(super) fn ids_below(&mut self, vocab: usize, count: usize) -> Vec<u32> {
+        let vocab = vocab as u64;
         (0..count)
             .map(|_| u32::try_from(self.next() % vocab).unwrap_or(0))
             .collect()
     }
 
     /// The upper half of a linear congruential generator is random enough for ids.
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -309,7 +314,7 @@ impl Figures {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     quantile(values.collect(), 0.5)
 }
 

@@ -4,6 +4,7 @@ mod limits;
 mod measure;
 mod memory;
 mod ops;
+mod pictures;
 mod show;
 mod work;
 
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         } else {
             print(&show::machine(&machine))
         };
+    }
+    if let Some(size) = args.image {
+        return pictures::run(args, size);
     }
     let tests = Test::all(&args.tests);
     if tests.is_empty() {

@@ -2,6 +2,7 @@
 
 mod session;
 mod slash;
+mod talker;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -12,9 +13,10 @@ use crate::args::ChatArgs;
 use crate::exit::{Stopped, one_line};
 use crate::ui::interrupt::Interrupt;
 use crate::ui::lines::{History, Line, Lines};
-use crate::ui::{open, screen};
+use crate::ui::screen;
 use session::Session;
 use slash::Slash;
+use talker::Talker;
 
 /// Whether the conversation goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +27,13 @@ enum Next {
 
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let model = open::model_with_draft(&args.model, &args.speculation)?;
+    let model = Talker::open(args)?;
     let mut lines = Lines::open(History::Chat)?;
     if lines.is_terminal() {
         eprintln!("{}: /help lists the commands, Ctrl-D ends.", model.origin());
+        if model.gallery().is_some() {
+            eprintln!("It reads pictures: /image PATH shows it one.");
+        }
         if recommended(model.origin()).is_some_and(|preset| preset.turns == Turns::Single) {
             eprintln!(
                 "This model was trained for one question and one answer: use /clear in between."
@@ -79,6 +84,7 @@ fn turn(session: &mut Session, interrupt: &Interrupt, text: &str) -> Result<Next
         Some(Slash::Save { path, overwrite }) => session.save(&path, overwrite)?,
         Some(Slash::Load(path)) => session.load(&path)?,
         Some(Slash::Stats) => session.stats(),
+        Some(Slash::Image(path)) => session.show(path)?,
     }
     io::stdout().flush()?;
     Ok(Next::Ask)

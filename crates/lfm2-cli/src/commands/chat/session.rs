@@ -1,30 +1,34 @@
 //! The conversation itself: asks, remembers, saves.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use lfm2::generate::{Finish, FinishReason, RenderOptions, Role};
+use lfm2::generate::{Content, Finish, FinishReason, Part, RenderOptions, Role};
 use lfm2::hub::{Error, Overwrite, write_atomic};
-use lfm2::{Cancel, Chat, ChatEvent, GenerationOptions, Message, TextModel};
+use lfm2::{Cancel, Chat, ChatEvent, GenerationOptions, Message};
 
+use super::talker::Talker;
 use crate::args::ChatArgs;
 use crate::commands::generate::{show_reasoning, user_text};
+use crate::commands::pictures::watch_reading;
 use crate::commands::report::summary;
 use crate::exit::invalid;
 use crate::ui::{input, screen};
 
 pub(super) struct Session {
-    model: TextModel,
+    model: Talker,
     options: GenerationOptions,
     render: RenderOptions,
     verbose: bool,
     chat: Chat,
+    /// What is shown with the next question.
+    shown: Vec<Part>,
     last: Option<Finish>,
 }
 
 impl Session {
-    pub(super) fn new(model: TextModel, args: &ChatArgs) -> Result<Self> {
+    pub(super) fn new(model: Talker, args: &ChatArgs) -> Result<Self> {
         let options = args.sampling.options(model.options());
         let options = args.speculation.apply(options);
         let render = RenderOptions::default().user_text(user_text(args.literal_user_text));
@@ -33,20 +37,29 @@ impl Session {
             .iter()
             .map(|text| Message::system(text.as_str()))
             .collect();
-        let chat = chat(&model, &options, &render, messages)?;
+        let chat = model.chat(&options, &render, messages)?;
         Ok(Self {
             model,
             options,
             render,
             verbose: args.verbose,
             chat,
+            shown: Vec::new(),
             last: None,
         })
     }
 
     /// Answers a question on stdout.
     pub(super) fn ask(&mut self, text: &str, cancel: &Cancel) -> Result<()> {
-        for event in self.chat.send(text)?.with_cancel(cancel) {
+        if let Some(gallery) = self.model.gallery() {
+            watch_reading(gallery, cancel);
+        }
+        let content = match self.shown.is_empty() {
+            true => Content::from(text),
+            false => Content::Parts([&self.shown[..], &[Part::text(text)]].concat()),
+        };
+        let before = self.chat.messages().len();
+        for event in self.chat.send(content)?.with_cancel(cancel) {
             match event? {
                 ChatEvent::Text(piece) => screen::print(&piece)?,
                 ChatEvent::Reasoning(piece) => show_reasoning(&piece),
@@ -56,6 +69,10 @@ impl Session {
                 ChatEvent::Done(finish) => self.last = Some(finish),
                 _ => {}
             }
+        }
+        // A question that failed or was stopped at once can be asked again.
+        if self.chat.messages().len() > before {
+            self.shown.clear();
         }
         screen::print("\n")?;
         if let Some(finish) = &self.last {
@@ -71,7 +88,16 @@ impl Session {
 
     pub(super) fn clear(&mut self) {
         self.chat.clear();
+        self.shown.clear();
         eprintln!("forgotten");
+    }
+
+    /// Shows what is at `path` with the next question.
+    pub(super) fn show(&mut self, path: PathBuf) -> Result<()> {
+        let (parts, facts) = self.model.show(path)?;
+        self.shown.extend(parts);
+        eprintln!("{facts}; shown with the next question");
+        Ok(())
     }
 
     pub(super) fn undo(&mut self) {
@@ -92,7 +118,7 @@ impl Session {
             .iter()
             .filter(|message| message.role != Role::System);
         let messages = system.into_iter().chain(rest.cloned()).collect();
-        self.chat = chat(&self.model, &self.options, &self.render, messages)?;
+        self.chat = self.model.chat(&self.options, &self.render, messages)?;
         Ok(())
     }
 
@@ -116,7 +142,10 @@ impl Session {
         let messages: Vec<Message> = serde_json::from_str(&text)
             .map_err(|e| invalid(format!("{name}: not a list of messages: {e}")))?;
         let count = messages.len();
-        self.chat = chat(&self.model, &self.options, &self.render, messages).context(name)?;
+        self.model.recall(&messages).with_context(|| name.clone())?;
+        let chat = self.model.chat(&self.options, &self.render, messages);
+        self.chat = chat.context(name)?;
+        self.shown.clear();
         eprintln!("{count} messages loaded");
         Ok(())
     }
@@ -125,22 +154,10 @@ impl Session {
         let (messages, tokens) = (self.chat.messages().len(), self.chat.cached_tokens());
         eprintln!(
             "{messages} messages, {tokens} of {} tokens",
-            self.model.generator().context()
+            self.model.context()
         );
         if let Some(finish) = &self.last {
             eprintln!("last answer: {}", summary(finish));
         }
     }
-}
-
-fn chat(
-    model: &TextModel,
-    options: &GenerationOptions,
-    render: &RenderOptions,
-    messages: Vec<Message>,
-) -> Result<Chat> {
-    let chat = model.chat_session()?.with_options(options.clone());
-    Ok(chat
-        .with_render_options(render.clone())
-        .with_messages(messages))
 }

@@ -14,6 +14,7 @@ pub(super) const HELP: &str = "\
 /system TEXT     set the instructions; without TEXT, drop them
 /save FILE       write the conversation as JSON; /save! replaces the file
 /load FILE       go on from such a file
+/image PATH      show a picture, an animation or a folder with the next question
 /stats           tokens and speed
 /exit            end, as Ctrl-D
 A question that begins with a slash is written with two.
@@ -28,6 +29,7 @@ pub(super) enum Slash {
     System(String),
     Save { path: PathBuf, overwrite: Overwrite },
     Load(PathBuf),
+    Image(PathBuf),
     Stats,
     Exit,
 }
@@ -57,6 +59,7 @@ impl Slash {
                 overwrite: Overwrite::Replace,
             },
             "load" => Self::Load(path()?),
+            "image" => Self::Image(path()?),
             _ if !rest.is_empty() => return Err(unknown(name)),
             "help" => Self::Help,
             "clear" => Self::Clear,
@@ -123,12 +126,23 @@ mod tests {
                 overwrite: Overwrite::Replace
             })
         );
+        assert_eq!(
+            parse("/image my cat.png"),
+            Some(Slash::Image("my cat.png".into()))
+        );
         assert_eq!(parse("/quit"), Some(Slash::Exit));
     }
 
     #[test]
     fn mistakes_are_not_sent_to_the_model() {
-        for line in ["/", "/sav x", "/save", "/clear all", "/etc/hosts is a file"] {
+        for line in [
+            "/",
+            "/sav x",
+            "/save",
+            "/image",
+            "/clear all",
+            "/etc/hosts is a file",
+        ] {
             assert!(Slash::parse(line).is_err(), "{line}");
         }
     }
@@ -136,7 +150,7 @@ mod tests {
     #[test]
     fn help_lists_every_command() {
         for name in [
-            "help", "clear", "undo", "system", "save", "load", "stats", "exit",
+            "help", "clear", "undo", "system", "save", "load", "image", "stats", "exit",
         ] {
             assert!(HELP.contains(&format!("/{name} ")), "{name}");
         }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use lfm2::hub::{CheckpointInfo, Error, StoredType, TensorSource};
 use lfm2::nn::Weights;
 use lfm2::text::TextConfig;
-use lfm2::{DType, Device};
+use lfm2::vl::VlConfig;
+use lfm2::{DType, Device, VlModel};
 use serde::Serialize;
 
 use super::Parts;
@@ -26,6 +27,8 @@ pub(super) struct Facts {
     pub(super) active_parameters: u64,
     #[serde(flatten)]
     pub(super) shape: Shape,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vision: Option<VisionFacts>,
     pub(super) memory: Vec<Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) weights: Option<WeightFacts>,
@@ -57,6 +60,21 @@ pub(super) struct Shape {
     pub(super) tied_embedding: bool,
     pub(super) rope_theta: f64,
     pub(super) context: usize,
+}
+
+/// What reads pictures.
+#[derive(Debug, Serialize)]
+pub(super) struct VisionFacts {
+    pub(super) layers: usize,
+    pub(super) hidden_size: usize,
+    pub(super) heads: usize,
+    pub(super) ffn_dim: usize,
+    pub(super) patch_size: usize,
+    /// Patches a side that become one token.
+    pub(super) downsample_factor: usize,
+    pub(super) projector_hidden_size: usize,
+    /// Of tower and projector.
+    pub(super) parameters: u64,
 }
 
 /// Bytes of the state of one sequence.
@@ -94,21 +112,33 @@ pub(super) struct TokenizerFacts {
 
 impl Facts {
     pub(super) fn gather(parts: &Parts) -> Result<Self> {
-        let mut config = TextConfig::from_json_within(&parts.config, &parts.limits())?;
+        let vl = match VlModel::is_config(&parts.config) {
+            true => Some(VlConfig::from_json(&parts.config, &parts.limits())?),
+            false => None,
+        };
+        let mut config = match &vl {
+            Some(vl) => vl.text.clone(),
+            None => TextConfig::from_json_within(&parts.config, &parts.limits())?,
+        };
         let mut weights = None;
         if let Some(checkpoint) = &parts.weights {
             let tensors = checkpoint.tensors();
             let named = Weights::new(Arc::clone(&tensors), DType::F32, &Device::Cpu);
-            config = config.reconcile_ffn(&named.pp("model").pp("layers"))?;
+            if vl.is_none() {
+                config = config.reconcile_ffn(&named.pp("model").pp("layers"))?;
+            }
             weights = Some(weight_facts(tensors.as_ref()));
         }
+        let vision = vl.as_ref().map(vision);
+        let vision_parameters = vision.as_ref().map_or(0, |vision| vision.parameters);
         Ok(Self {
             source: parts.name.clone(),
             model_type: config.family.model_type(),
             layers: config.to_string(),
-            parameters: config.parameters(),
-            active_parameters: config.active_parameters(),
+            parameters: config.parameters() + vision_parameters,
+            active_parameters: config.active_parameters() + vision_parameters,
             shape: shape(&config),
+            vision,
             memory: memory(&config),
             weights,
             tokenizer: parts
@@ -118,6 +148,31 @@ impl Facts {
                 .flatten(),
             values: None,
         })
+    }
+}
+
+fn vision(config: &VlConfig) -> VisionFacts {
+    let all: usize = config
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.elements())
+        .sum();
+    let text: usize = config
+        .text
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.elements())
+        .sum();
+    let (tower, projector) = (&config.vision, &config.projector);
+    VisionFacts {
+        layers: tower.layers,
+        hidden_size: tower.hidden_size,
+        heads: tower.heads,
+        ffn_dim: tower.ffn_width,
+        patch_size: tower.patch_size,
+        downsample_factor: projector.factor,
+        projector_hidden_size: projector.hidden_size,
+        parameters: all.saturating_sub(text) as u64,
     }
 }
 
@@ -213,7 +268,7 @@ fn tokenizer(info: &CheckpointInfo, config: &TextConfig) -> Result<Option<Tokeni
     };
     let ends = lfm2::generate::stop_ids(
         info.generation_config(),
-        info.config(),
+        VlModel::text_config(info.config()),
         &tokenizer,
         config.vocab_size,
     )?;

@@ -3,6 +3,7 @@
 mod facts;
 mod show;
 mod values;
+mod views;
 
 use anyhow::Result;
 use lfm2::hub::{Checkpoint, CheckpointInfo, Error, Limits};
@@ -15,6 +16,9 @@ use crate::ui::{json_pretty, open, screen};
 use facts::Facts;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    if let Some(image) = &args.image {
+        return views::run(args, image);
+    }
     let parts = Parts::open(args)?;
     let mut facts = Facts::gather(&parts).doing("opening", &parts.name)?;
     if args.check_values {

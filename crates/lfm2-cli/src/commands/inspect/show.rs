@@ -1,6 +1,6 @@
 //! The facts as text for people.
 
-use super::facts::{Facts, Memory, Shape, TokenizerFacts, WeightFacts};
+use super::facts::{Facts, Memory, Shape, TokenizerFacts, VisionFacts, WeightFacts};
 use super::values::Values;
 use crate::ui::format::{bytes, count, table};
 
@@ -35,6 +35,10 @@ fn head(facts: &Facts) -> Vec<Vec<String>> {
         ("context", count(shape.context as u64)),
         ("rope theta", count(shape.rope_theta as u64)),
     ];
+    if let Some(vision) = &facts.vision {
+        rows.push(("vision tower", tower(vision)));
+        rows.push(("projector", projector(vision)));
+    }
     if let Some(tokenizer) = &facts.tokenizer {
         rows.push(("tokenizer", tokenizer_line(tokenizer)));
         rows.push(("ends with", tokenizer.end_tokens.join(", ")));
@@ -49,6 +53,25 @@ fn head(facts: &Facts) -> Vec<Vec<String>> {
     rows.into_iter()
         .map(|(name, value)| vec![format!("{name:<14}{value}")])
         .collect()
+}
+
+fn tower(vision: &VisionFacts) -> String {
+    format!(
+        "{} layers {} wide, {} heads, feed-forward {}; {} parameters with the projector",
+        vision.layers,
+        count(vision.hidden_size as u64),
+        vision.heads,
+        count(vision.ffn_dim as u64),
+        count(vision.parameters)
+    )
+}
+
+fn projector(vision: &VisionFacts) -> String {
+    let side = vision.patch_size * vision.downsample_factor;
+    format!(
+        "{} wide; {side} x {side} pixels become a token",
+        count(vision.projector_hidden_size as u64)
+    )
 }
 
 fn layers(line: &str) -> String {
