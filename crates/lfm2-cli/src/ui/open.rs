@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use lfm2::hub::{self, Network, PackedCache};
 use lfm2::nn::Accuracy;
 use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
+use lfm2::speech::{self, AudioModel};
 use lfm2::text::LoadOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel};
 
 use super::progress::{self, Downloads};
 use crate::args::{
     DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
-    RETRIEVAL_MODEL_VARIABLE, SpeculationArgs,
+    RETRIEVAL_MODEL_VARIABLE, SPEECH_MODEL_VARIABLE, SpeculationArgs,
 };
 use crate::exit::{Doing, invalid};
 
@@ -57,6 +58,17 @@ pub(crate) fn retrieval_model(
     options.load = load(args.device)?;
     let model = retrieval::open_with(source.clone(), &options).doing("opening", &source)?;
     Ok((model, Some(lasting(&source))))
+}
+
+/// Opens the chosen speech model, or the built-in one.
+pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
+    let Some(source) = source(args, SPEECH_MODEL_VARIABLE)? else {
+        let missing = || format!("no --model and no {SPEECH_MODEL_VARIABLE}");
+        return speech::embedded().with_context(missing);
+    };
+    let mut options = OpenOptions::default().with_files(files(args.offline));
+    options.load = load(args.device)?;
+    speech::open_with(source.clone(), &options).doing("opening", source)
 }
 
 /// Opens a library; when it is another model's, says whose.

@@ -309,7 +309,7 @@ impl Figures {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     quantile(values.collect(), 0.5)
 }
 

@@ -5,6 +5,7 @@ mod measure;
 mod memory;
 mod ops;
 mod show;
+mod speech;
 mod work;
 
 use std::io::{self, Write};
@@ -37,6 +38,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             json_line(&machine)
         } else {
             print(&show::machine(&machine))
+        };
+    }
+    let shape = args.synthetic.as_deref();
+    if let Some(shape) = shape.and_then(lfm2::speech::shapes::find) {
+        let report = speech::run(args, shape, isa)?;
+        return if args.json {
+            json_line(&report)
+        } else {
+            print(&show::speech(&report))
         };
     }
     let tests = Test::all(&args.tests);
@@ -142,7 +152,9 @@ impl<'a> Bench<'a> {
                 let reading = runs.iter().rev().find_map(|(_, reading)| *reading);
                 let times = self.subject().run(test, &cache, profile::start)?;
                 let rows = profile::take();
-                profile.extend(OpTime::all(test, &rows, &times, machine.as_ref(), reading));
+                let whole = times.iter().sum::<Duration>().as_secs_f64();
+                let machine = machine.as_ref();
+                profile.extend(OpTime::all(&test.name(), &rows, whole, machine, reading));
             }
             base = Some((test.depth, cache));
         }
