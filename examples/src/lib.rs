@@ -9,5 +9,8 @@
 //! | `semantic_search` | files that are searched by meaning |
 //! | `rerank` | candidates found by words, sorted by meaning |
 //! | `tool_selection` | the few tools that a question is about |
+//! | `transcribe` | a sound file of any length as text, with times |
+//! | `speak` | a text as sound |
+//! | `converse` | a conversation in speech, turn by turn |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 27] = [
     &[],
     &["generate"],
     &["batch"],
@@ -21,6 +21,9 @@ const COMMANDS: [&[&str]; 24] = [
     &["search"],
     &["embed"],
     &["rerank"],
+    &["transcribe"],
+    &["speak"],
+    &["converse"],
     &["inspect"],
     &["download"],
     &["quantize"],

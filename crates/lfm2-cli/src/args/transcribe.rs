@@ -33,6 +33,15 @@ pub(crate) struct TranscribeArgs {
     /// Seconds of sound that are transcribed together at most [default: 30, of srt 8]
     #[arg(long, value_name = "SECONDS", value_parser = number::at_least_one, allow_negative_numbers = true)]
     pub(crate) longest: Option<NonZeroUsize>,
+    /// Minutes of sound that a file may have; all of it is held in memory
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value = "30",
+        value_parser = number::at_least_one,
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_minutes: NonZeroUsize,
     /// Transcribe what arrives at stdin, so many samples a second, approximately
     #[arg(long, value_name = "RATE", conflicts_with_all = ["files", "plot", "longest"])]
     pub(crate) live: Option<u32>,

@@ -22,6 +22,9 @@ use show::{Part, Transcript};
 const LONGEST: f64 = 30.0;
 const LONGEST_SUBTITLE: f64 = 8.0;
 
+/// Bytes of a second of a large file: 48 kHz, stereo, 32 bits.
+const RAW_BYTES: u64 = 48_000 * 2 * 4;
+
 pub(crate) fn run(args: &TranscribeArgs) -> Result<()> {
     if args.files.len() > 1 {
         let single = [
@@ -52,14 +55,23 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<()> {
         titles: args.files.len() > 1,
         cancel: &watch,
     };
+    let limits = limits(args.max_minutes.get() as u64);
     for path in &args.files {
-        let clip = Clip::open(path, &SoundLimits::default()).doing("reading", path.display())?;
+        let clip = Clip::open(path, &limits).doing("reading", path.display())?;
         if let Some(picture) = &args.plot {
             sound_picture::write(picture, &clip, model.front_end())?;
         }
         work.file(path, &clip)?;
     }
     Ok(())
+}
+
+/// What files may hold that somebody has chosen: so many minutes, in whatever format.
+fn limits(minutes: u64) -> SoundLimits {
+    let limits = SoundLimits::default();
+    let seconds = minutes.saturating_mul(60);
+    let bytes = seconds.saturating_mul(RAW_BYTES).max(limits.max_bytes);
+    limits.with_max_seconds(seconds).with_max_bytes(bytes)
 }
 
 /// How files are transcribed.
