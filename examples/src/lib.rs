@@ -12,5 +12,8 @@
 //! | `describe` | a picture in words, and what that takes |
 //! | `screenshot` | several questions about one picture, within a budget |
 //! | `compare` | two pictures, and boxes around what changed |
+//! | `transcribe` | a sound file of any length as text, with times |
+//! | `speak` | a text as sound |
+//! | `converse` | a conversation in speech, turn by turn |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

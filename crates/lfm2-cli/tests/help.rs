@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 25] = [
+const COMMANDS: [&[&str]; 28] = [
     &[],
     &["generate"],
     &["batch"],
@@ -22,6 +22,9 @@ const COMMANDS: [&[&str]; 25] = [
     &["search"],
     &["embed"],
     &["rerank"],
+    &["transcribe"],
+    &["speak"],
+    &["converse"],
     &["inspect"],
     &["download"],
     &["quantize"],

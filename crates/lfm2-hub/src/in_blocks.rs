@@ -9,6 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use crate::gguf::{Quantization, encode};
 use crate::{Fingerprint, Result, StoredType, TensorInfo, TensorSource};
 
+/// Says what type a matrix gets, by its name; `None` for one that stays as it is.
+type Rule = Box<dyn Fn(&str) -> Option<Quantization> + Send + Sync>;
+
 /// The tensors of a checkpoint with its matrices in blocks, made when they are asked for: a dense
 /// checkpoint that takes as much memory and time as a quantised one.
 ///
@@ -19,15 +22,15 @@ use crate::{Fingerprint, Result, StoredType, TensorInfo, TensorSource};
 /// The blocks are those that [`quantize`](crate::gguf::quantize) writes to a file.
 pub struct InBlocks {
     source: Arc<dyn TensorSource>,
-    matrices: Quantization,
-    tables: Quantization,
+    rule: Rule,
+    /// What tells this rule from others.
+    way: String,
 }
 
 impl std::fmt::Debug for InBlocks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InBlocks")
-            .field("matrices", &self.matrices)
-            .field("tables", &self.tables)
+            .field("way", &self.way)
             .finish_non_exhaustive()
     }
 }
@@ -35,37 +38,51 @@ impl std::fmt::Debug for InBlocks {
 impl InBlocks {
     /// The tensors of `source`, with matrices of type `matrices`.
     pub fn new(source: Arc<dyn TensorSource>, matrices: Quantization) -> Self {
-        let tables = match matrices {
-            Quantization::F32 | Quantization::F16 | Quantization::BF16 => matrices,
-            _ => Quantization::Q8_0,
-        };
+        let tables = matrices.at_least_8_bits();
+        let way = format!("{matrices} {tables}");
+        Self::by_rule(source, way, move |name| usual(name, matrices, tables))
+    }
+
+    /// The tensors of `source` with types by name, for models with parts of their own: `rule` says which
+    /// type a matrix gets, and `None` for what stays as it is. Two rules need two names (`way`), by which
+    /// packed weights are kept apart.
+    pub fn by_rule(
+        source: Arc<dyn TensorSource>,
+        way: impl Into<String>,
+        rule: impl Fn(&str) -> Option<Quantization> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             source,
-            matrices,
-            tables,
+            rule: Box::new(rule),
+            way: way.into(),
         }
     }
 
     /// The type a tensor gets; `None` for one that stays as it is.
     fn kind(&self, name: &str) -> Option<Quantization> {
-        let module = name.strip_suffix(".weight")?;
-        let last = module.rsplit('.').next()?;
-        let sees = |part: &str| name.contains(part);
-        let kind = match last {
-            "embed_tokens" | "lm_head" => self.tables,
-            "position_embedding" => return None,
-            // What reads pictures loses more by 4 bits than it gains.
-            _ if sees("vision_tower.") || sees("multi_modal_projector.") => self.tables,
-            "w1" | "w2" | "w3" => self.matrices,
-            _ if last.ends_with("_proj") => self.matrices,
-            _ => return None,
-        };
+        let kind = (self.rule)(name)?;
         let info = self.source.info(name)?;
         let row = *info.shape.last()?;
         let dense = matches!(info.stored, StoredType::Dense(_));
         let blocks = matches!(kind.stored(), StoredType::Quantized(_));
         let fits = info.shape.len() == 2 && row % kind.block_size() == 0;
         (dense && blocks && fits).then_some(kind)
+    }
+}
+
+/// The rule for text models, also inside others.
+fn usual(name: &str, matrices: Quantization, tables: Quantization) -> Option<Quantization> {
+    let module = name.strip_suffix(".weight")?;
+    let last = module.rsplit('.').next()?;
+    let sees = |part: &str| name.contains(part);
+    match last {
+        "embed_tokens" | "lm_head" => Some(tables),
+        "position_embedding" => None,
+        // What reads pictures loses more by 4 bits than it gains.
+        _ if sees("vision_tower.") || sees("multi_modal_projector.") => Some(tables),
+        "w1" | "w2" | "w3" => Some(matrices),
+        _ if last.ends_with("_proj") => Some(matrices),
+        _ => None,
     }
 }
 
@@ -115,8 +132,7 @@ impl TensorSource for InBlocks {
 
     fn fingerprint(&self) -> Result<Option<Fingerprint>> {
         // Versions may choose other blocks for the same numbers.
-        let (matrices, tables) = (self.matrices, self.tables);
-        let way = format!("blocks {matrices} {tables} {}", env!("CARGO_PKG_VERSION"));
+        let way = format!("blocks {} {}", self.way, env!("CARGO_PKG_VERSION"));
         let source = self.source.fingerprint()?;
         Ok(source.map(|source| source.derived(&way)))
     }

@@ -132,6 +132,16 @@ impl OpenOptions {
         self
     }
 
+    /// The caps on what files may contain, for models that open files of their own.
+    pub fn chosen_limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How weight files get into memory, for the same.
+    pub fn chosen_mapping(&self) -> Mapping {
+        self.mapping
+    }
+
     /// Another way to get Hub files, in place of the cache and the network.
     pub fn fetch(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.fetch = Some(fetch);

@@ -36,26 +36,39 @@ impl SyntheticSource {
         embedding: StoredType,
         seed: u64,
     ) -> Result<Self> {
-        for stored in [linear, embedding] {
-            check_supported(stored)?;
-        }
-        let info = |(name, shape): (String, Vec<usize>)| {
+        let tensors = shapes.into_iter().map(|(name, shape)| {
             let wanted = match Role::of(&name, &shape) {
-                Role::Linear => linear,
                 Role::Embedding => embedding,
-                Role::Norm | Role::Small => StoredType::Dense(DType::F32),
+                _ => linear,
             };
+            (name, shape, wanted)
+        });
+        check_supported(embedding)?;
+        Self::typed(tensors, seed)
+    }
+
+    /// Random tensors of the given names, shapes and types, with the exceptions of [`new`](Self::new).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn typed(
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, StoredType)>,
+        seed: u64,
+    ) -> Result<Self> {
+        let info = |(name, shape, wanted): (String, Vec<usize>, StoredType)| {
+            check_supported(wanted)?;
             let row = shape.last().copied().unwrap_or(1);
-            let stored = match wanted {
-                StoredType::Quantized(kind) if row % kind.block_size() != 0 => {
+            let stored = match (Role::of(&name, &shape), wanted) {
+                (Role::Norm | Role::Small, _) => StoredType::Dense(DType::F32),
+                (_, StoredType::Quantized(kind)) if row % kind.block_size() != 0 => {
                     StoredType::Dense(DType::F32)
                 }
-                wanted => wanted,
+                (_, wanted) => wanted,
             };
-            (name, TensorInfo { shape, stored })
+            Ok((name, TensorInfo { shape, stored }))
         };
         Ok(Self {
-            tensors: shapes.into_iter().map(info).collect(),
+            tensors: tensors.into_iter().map(info).collect::<Result<_>>()?,
             seed,
         })
     }
@@ -140,7 +153,7 @@ enum Role {
 impl Role {
     fn of(name: &str, shape: &[usize]) -> Self {
         let last = |suffix: &str| name.ends_with(suffix);
-        if last("norm.weight") || last("layernorm.weight") {
+        if last("norm.weight") || last("layernorm.weight") || last("running_var") {
             Self::Norm
         } else if last("embed_tokens.weight") || last("lm_head.weight") {
             Self::Embedding

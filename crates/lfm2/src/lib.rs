@@ -24,6 +24,7 @@
 //! | a model that is always there | `TextModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
+//! | speech as text, text as speech, a spoken answer | [`speech::open`], [`speech::AudioModel`] | `transcribe`, `speak`, `converse` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
 //! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
 //! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
@@ -32,8 +33,8 @@
 //! The examples are in the folder `examples` of the repository: short programs to copy.
 //!
 //! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
-//! [`nn`] layers, [`text`] the text models, [`vl`] pictures, [`generate`] sampling, templates and conversations,
-//! [`retrieval`] vectors of texts and their search.
+//! [`nn`] layers, [`text`] the text models, [`vl`] pictures, [`generate`] sampling, templates and
+//! conversations, [`retrieval`] vectors of texts and their search, [`speech`] sound.
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -46,6 +47,7 @@ mod gallery;
 mod options;
 mod pictures;
 pub mod retrieval;
+pub mod speech;
 mod text_model;
 
 #[cfg(feature = "embedded")]
@@ -87,3 +89,8 @@ pub struct Retrieval;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/pictures.md")]
 pub struct Pictures;
+
+/// The examples of the page on speech, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/speech.md")]
+pub struct Speech;

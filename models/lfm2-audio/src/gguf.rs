@@ -40,6 +40,9 @@ const LAYER: [(&str, &str); 18] = [
 /// What the variance of a batch norm gets before its root is taken.
 const NORM_EPS: f64 = 1e-5;
 
+/// What the names of the files beside the backbone begin with. The last need not be there.
+pub(crate) const PARTS: [&str; 3] = ["mmproj", "vocoder", "tokenizer"];
+
 /// The files of an audio model in GGUF.
 #[derive(Debug)]
 pub(crate) struct AudioGguf {
@@ -51,8 +54,7 @@ pub(crate) struct AudioGguf {
 
 impl AudioGguf {
     /// Opens the backbone at `path` and the files beside it.
-    pub(crate) fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        let mapping = Mapping::default();
+    pub(crate) fn open(path: &Path, limits: &Limits, mapping: Mapping) -> Result<Self> {
         let required = |part: &str| {
             sibling(path, part)?.ok_or_else(|| Error::NotFound {
                 what: format!("{part}-*.gguf beside {}", path.display()),

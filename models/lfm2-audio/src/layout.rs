@@ -22,13 +22,14 @@ impl AsMatrices {
     pub(crate) fn without(tensors: Arc<dyn TensorSource>, hidden: Vec<String>) -> Self {
         Self { tensors, hidden }
     }
+}
 
-    fn shape(mut shape: Vec<usize>) -> Vec<usize> {
-        while shape.len() > 2 && shape.last() == Some(&1) {
-            shape.pop();
-        }
-        shape
+/// A shape without the steps of a kernel of one step.
+pub(crate) fn matrix_shape(mut shape: Vec<usize>) -> Vec<usize> {
+    while shape.len() > 2 && shape.last() == Some(&1) {
+        shape.pop();
     }
+    shape
 }
 
 impl TensorSource for AsMatrices {
@@ -41,14 +42,14 @@ impl TensorSource for AsMatrices {
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let info = self.tensors.info(name)?;
         Some(TensorInfo {
-            shape: Self::shape(info.shape),
+            shape: matrix_shape(info.shape),
             ..info
         })
     }
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let tensor = self.tensors.dense(name, dtype, device)?;
-        let shape = Self::shape(tensor.dims().to_vec());
+        let shape = matrix_shape(tensor.dims().to_vec());
         Ok(tensor.reshape(shape)?)
     }
 

@@ -3,6 +3,8 @@
 //! | I want | use |
 //! |---|---|
 //! | to transcribe, read aloud or answer | [`AudioModel`] |
+//! | to transcribe a clip of any length | [`AudioModel::transcribe_long`] |
+//! | to follow sound that is still arriving, approximately | [`Live`] |
 //! | several turns, or to follow every token | [`Session`], [`Generation`] |
 //! | sound from a file, or into one | [`Clip`], [`write_wav`] |
 //! | features of sound | [`MelFrontEnd`] |
@@ -25,9 +27,11 @@ mod layout;
 mod mel;
 mod mimi;
 mod model;
+mod pauses;
 mod rotary;
 pub mod shapes;
 mod sound;
+mod types;
 
 pub use config::{
     AudioConfig, CODES, CodebookWeight, DepthConfig, DetokenizerConfig, END_CODE, EncoderConfig,
@@ -39,11 +43,13 @@ pub use encoder::{Adapter, Encoder, FRAMES_PER_STEP};
 pub use mel::{Mel, MelConfig, MelFrontEnd, MelStream};
 pub use mimi::{Mimi, MimiConfig, MimiEncoder, MimiEncoderStream, MimiStream};
 pub use model::{
-    AudioModel, AudioOptions, Chat, Event, Frame, Generation, GenerationOptions, Losses, Mode,
-    Output, Piece, Reply, Role, Sample, Sampling, Sequence, Session, Spoken, Token, Vocoder,
-    VocoderStream, Voice,
+    AudioModel, AudioOptions, Chat, Ending, Event, Frame, Generation, GenerationOptions, Live,
+    LiveOptions, LiveText, Losses, Mode, Output, Piece, Reply, Role, Sample, Sampling, Section,
+    Sections, Sequence, Session, Spoken, Token, Vocoder, VocoderStream, Voice,
 };
+pub use pauses::{CutOptions, cut_at_pauses, voice_activity};
 pub use sound::{Clip, Resampler, SoundLimits, wav_bytes, write_wav};
+pub use types::PartTypes;
 
 /// The instruction set of the kernels: what the environment says, or the best of this machine.
 fn isa() -> candle_core::Result<lfm2_kernels::Isa> {

@@ -1,7 +1,11 @@
 //! Which tensors a checkpoint has, from its config alone: for weights that are made up, to measure a
 //! model whose weights are not at hand or to test one of any size.
 
+mod released;
+
 use lfm2_text::TextConfig;
+
+pub use released::{Released, find};
 
 use crate::config::{AudioConfig, CODE_ROWS, CODES, DepthConfig, DetokenizerConfig, EncoderConfig};
 use crate::mimi::MimiConfig;

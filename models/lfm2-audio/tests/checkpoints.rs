@@ -18,7 +18,8 @@ use lfm2_audio::{
 };
 use lfm2_hub::gguf::{Array, Metadata, NewTensor, Quantization, Value as GgufValue, write_gguf};
 use lfm2_hub::{
-    Error, ErrorKind, Limits, ModelSource, Overwrite, Result as HubResult, write_safetensors,
+    Error, ErrorKind, Limits, ModelSource, OpenOptions, Overwrite, Result as HubResult,
+    write_safetensors,
 };
 use lfm2_nn::{Accuracy, DType, Device, Tensor};
 use lfm2_text::LoadOptions;
@@ -127,6 +128,27 @@ fn tied_heads_may_be_stored_or_left_out() -> Result<()> {
     // Strictly opened, so what is stored twice counts as known.
     let twice = open(&folder.path().join("twice"))?;
     ensure_same(&once, &twice, 0.0)
+}
+
+#[test]
+fn parts_that_are_quantised_while_they_are_loaded_stay_close() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    write_folder(folder.path(), &weights()?)?;
+    write_detokenizer(folder.path())?;
+    let source = ModelSource::Dir(folder.path().to_path_buf());
+    let load = LoadOptions::default().with_quantize(Quantization::Q4_0);
+    let narrow = AudioModel::open(&source, &AudioOptions::default().with_load(load.strict()))?;
+    let exact = open(folder.path())?;
+    let pairs = outputs(&exact)?.into_iter().zip(outputs(&narrow)?);
+    for ((name, a), (_, b)) in pairs {
+        let flat = |t: Tensor| t.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
+        let (a, b) = (flat(a)?, flat(b)?);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+        ensure!(a != b, "{name} is not quantised");
+        ensure!(cosine > 0.998, "{name}: {cosine}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -530,6 +552,12 @@ fn four_gguf_files_make_the_same_model() -> Result<()> {
     let source = ModelSource::Gguf(path(""));
     let found = AudioModel::open(&source, &AudioOptions::default().with_load(load))?;
     ensure_same(&found, &expected, 1e-5)?;
+    // What the caller allows holds for all four files.
+    let mut tight = Limits::default();
+    tight.vocabulary = 100;
+    let tight = OpenOptions::default().limits(tight);
+    let error = AudioModel::open(&source, &AudioOptions::default().with_open(tight)).unwrap_err();
+    ensure!(error.kind() == ErrorKind::Limit, "{error}");
     let frames = Numbers::new(3).frames(4, 8);
     let decode = |model: &AudioModel| match model.vocoder() {
         Some(Vocoder::Detokenizer(detokenizer)) => Ok(detokenizer.decode(&frames)?),

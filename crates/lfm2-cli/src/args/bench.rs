@@ -1,9 +1,10 @@
 use std::num::NonZeroUsize;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lfm2::ModelSource;
 use lfm2::hub::gguf::Quantization;
 use lfm2::vl::Size;
+use serde::Serialize;
 
 use super::{Activations, DeviceArgs, number};
 
@@ -21,7 +22,9 @@ the bytes a pass cannot do without (weights, of the experts only those chosen, k
 Shapes: lfm2-350m, lfm2-700m, lfm2-1.2b, lfm2-2.6b, lfm2-8b-a1b, lfm2-24b-a2b, lfm2.5-230m,
 lfm2.5-350m, lfm2.5-1.2b, lfm2.5-2.6b, lfm2.5-8b-a1b, lfm3-1.7b. They are stored as f32, f16,
 bf16, q8_0, q4_0, q4_k or q6_k. With --image also lfm2-vl-450m, lfm2-vl-1.6b, lfm2.5-vl-450m,
-lfm2.5-vl-1.6b and lfm2.5-vl-3b.
+lfm2.5-vl-1.6b and lfm2.5-vl-3b. The speech model lfm2.5-audio-1.5b has figures of its own: every
+part of an answer beside the length of what is heard or said, with 8 bits where 4 would change what
+is said.
 
 Examples:
   lfm2 bench                                               the built-in model
@@ -30,6 +33,7 @@ Examples:
   lfm2 bench --synthetic lfm2-350m --batch 1,8 --verify 2,4 --prompt-tokens 0
   lfm2 bench --synthetic lfm2-8b-a1b --quantization q4_0 --profile
   lfm2 bench --synthetic lfm2-vl-450m --quantization bf16 --image 1280x1024
+  lfm2 bench --synthetic lfm2.5-audio-1.5b --task converse
   lfm2 bench --limits --json                               what this machine can do at most";
 
 /// Measure speed and memory
@@ -50,6 +54,9 @@ pub(crate) struct BenchArgs {
         requires = "synthetic"
     )]
     pub(crate) quantization: Quantization,
+    /// What a speech model does
+    #[arg(long, value_enum, default_value_t, requires = "synthetic")]
+    pub(crate) task: SpeechTask,
     #[command(flatten)]
     pub(crate) tests: TestArgs,
     /// Repetitions
@@ -82,6 +89,26 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// What a speech model does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SpeechTask {
+    /// Answers a question of 4 seconds in 24 tokens and 48 frames of sound
+    #[default]
+    Converse,
+    /// Writes it down in 24 tokens
+    Transcribe,
+}
+
+impl SpeechTask {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Converse => "converse",
+            Self::Transcribe => "transcribe",
+        }
+    }
 }
 
 /// What is measured.

@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod chat;
+mod converse;
 mod describe;
 mod download;
 mod embed;
@@ -19,16 +20,20 @@ mod quantize;
 mod rerank;
 mod sampling;
 mod search;
+mod speak;
 mod speculation;
+mod speech;
 mod train;
+mod transcribe;
 
 use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use batch::BatchArgs;
-pub(crate) use bench::{BenchArgs, TestArgs};
+pub(crate) use bench::{BenchArgs, SpeechTask, TestArgs};
 pub(crate) use chat::ChatArgs;
+pub(crate) use converse::ConverseArgs;
 pub(crate) use describe::{DescribeArgs, Explain};
 pub(crate) use download::DownloadArgs;
 pub(crate) use embed::EmbedArgs;
@@ -50,8 +55,11 @@ pub(crate) use quantize::QuantizeArgs;
 pub(crate) use rerank::RerankArgs;
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use search::SearchArgs;
+pub(crate) use speak::SpeakArgs;
 pub(crate) use speculation::SpeculationArgs;
+pub(crate) use speech::{SPEECH_MODEL_VARIABLE, SpeechSampling};
 pub(crate) use train::{ResumeMode, ScoreArgs, TeachArgs, TrainArgs, TrainCommand, TrainRun};
+pub(crate) use transcribe::{TranscribeArgs, TranscriptFormat};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +69,7 @@ Examples:
   lfm2 describe cat.jpg -m LiquidAI/LFM2-VL-450M           what is in a picture
   lfm2 index build notes.index ~/notes                     make a folder searchable
   lfm2 search notes.index \"where did we park?\"            ... and search it
+  lfm2 transcribe talk.mp3 --model LiquidAI/LFM2.5-Audio-1.5B
   lfm2 inspect LFM2-350M-Q4_0.gguf                         what is in a file
   lfm2 quantize ./LFM2-350M LFM2-350M-Q4_0.gguf --type q4_0
   lfm2 bench --synthetic lfm2-1.2b --quantization q4_0     speed without a download
@@ -72,6 +81,7 @@ Environment:
   LFM2_MODEL    the model when --model is not given
   LFM2_RETRIEVAL_MODEL  the same for index, search, embed, rerank and eval retrieval
   LFM2_VL_MODEL  the same for describe
+  LFM2_SPEECH_MODEL  the same for transcribe, speak and converse, which have no built-in model
   LFM2_LOG      the log level when --log is not given
   LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
   LFM2_HISTORY  the file with the input history of chat and search; empty for none
@@ -150,6 +160,12 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Sort texts by how well they answer a question
     Rerank(RerankArgs),
+    /// Write down what is said
+    Transcribe(TranscribeArgs),
+    /// Read a text aloud
+    Speak(SpeakArgs),
+    /// Answer a spoken question in speech
+    Converse(ConverseArgs),
     /// Show what a model is made of
     Inspect(InspectArgs),
     /// Fetch a model from the Hub

@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod converse;
 pub(crate) mod describe;
 pub(crate) mod download;
 pub(crate) mod embed;
@@ -17,4 +18,7 @@ pub(crate) mod quantize;
 mod report;
 pub(crate) mod rerank;
 pub(crate) mod search;
+pub(crate) mod speak;
+mod spoken;
 pub(crate) mod train;
+pub(crate) mod transcribe;

@@ -8,6 +8,7 @@ pub(crate) mod log;
 pub(crate) mod open;
 pub(crate) mod progress;
 pub(crate) mod screen;
+pub(crate) mod sound_picture;
 pub(crate) mod threads;
 
 use std::io::{self, Write};

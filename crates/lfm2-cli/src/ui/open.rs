@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use lfm2::hub::{self, CheckpointInfo, Network, PackedCache};
 use lfm2::nn::Accuracy;
 use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
+use lfm2::speech::{self, AudioModel};
 use lfm2::text::LoadOptions;
 use lfm2::vl::VlOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel, VlModel};
@@ -16,7 +17,8 @@ use lfm2::{Device, ModelSource, OpenOptions, TextModel, VlModel};
 use super::progress::{self, Downloads};
 use crate::args::{
     DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
-    PICTURE_MODEL_VARIABLE, PictureArgs, RETRIEVAL_MODEL_VARIABLE, SpeculationArgs,
+    PICTURE_MODEL_VARIABLE, PictureArgs, RETRIEVAL_MODEL_VARIABLE, SPEECH_MODEL_VARIABLE,
+    SpeculationArgs,
 };
 use crate::exit::{Doing, invalid};
 
@@ -93,6 +95,17 @@ pub(crate) fn picture_model_of(
         None => VlModel::from_checkpoint(&lfm2::embedded_picture_checkpoint()?, &options)?,
     };
     Ok(model.with_image_settings(&pictures.settings())?)
+}
+
+/// Opens the chosen speech model, or the built-in one.
+pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
+    let Some(source) = source(args, SPEECH_MODEL_VARIABLE)? else {
+        let missing = || format!("no --model and no {SPEECH_MODEL_VARIABLE}");
+        return speech::embedded().with_context(missing);
+    };
+    let mut options = OpenOptions::default().with_files(files(args.offline));
+    options.load = load(args.device)?;
+    speech::open_with(source.clone(), &options).doing("opening", source)
 }
 
 /// Opens a library; when it is another model's, says whose.

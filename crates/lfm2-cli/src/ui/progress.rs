@@ -20,6 +20,11 @@ pub(crate) fn bytes(total: u64) -> ProgressBar {
     ProgressBar::new(total).with_style(style(template))
 }
 
+/// How many seconds of sound there are already.
+pub(crate) fn seconds() -> ProgressBar {
+    ProgressBar::no_length().with_style(style("{spinner} {pos} s of sound in {elapsed}"))
+}
+
 /// After which time of loading people want to know how long it takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 

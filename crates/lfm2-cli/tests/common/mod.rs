@@ -53,6 +53,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
     for name in [
         "LFM2_MODEL",
         "LFM2_RETRIEVAL_MODEL",
+        "LFM2_SPEECH_MODEL",
         "LFM2_LOG",
         "LFM2_HISTORY",
         "HF_TOKEN",

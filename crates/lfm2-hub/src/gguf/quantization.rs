@@ -126,6 +126,14 @@ impl Quantization {
         self.facts().file_type
     }
 
+    /// This type where it is one of numbers, else `Q8_0`: for what 4 bits would spoil.
+    pub fn at_least_8_bits(self) -> Self {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => self,
+            _ => Self::Q8_0,
+        }
+    }
+
     /// Weights per block; a row of a tensor is a whole number of blocks.
     pub fn block_size(self) -> usize {
         self.facts().block

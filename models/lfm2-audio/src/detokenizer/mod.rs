@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::config::{CODES, DetokenizerConfig, FRAME_SAMPLES};
 use crate::layout::AsMatrices;
+use crate::types::{self, Holds};
 use istft::Istft;
 
 /// Steps of the stack per frame of codes.
@@ -45,7 +46,8 @@ impl Detokenizer {
         tensors: Arc<dyn TensorSource>,
         options: &LoadOptions,
     ) -> lfm2_hub::Result<Self> {
-        let weights = options.weights(Arc::new(AsMatrices::new(tensors)));
+        let tensors = Arc::new(AsMatrices::new(tensors));
+        let weights = types::weights(options, tensors, Holds::Detokenizer);
         let hidden = config.text.hidden_size;
         let n_fft = config.output - 2;
         Istft::check(n_fft, FRAME_SAMPLES / STEPS_PER_FRAME)?;

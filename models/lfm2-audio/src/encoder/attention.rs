@@ -18,10 +18,11 @@ impl Positions {
     pub(super) fn new(longest: usize, width: usize, dtype: DType, device: &Device) -> Result<Self> {
         let distances = (2 * longest).saturating_sub(1);
         let mut values = Vec::with_capacity(distances * width);
+        let frequency = |pair: usize| 10_000f64.powf(-2.0 * pair as f64 / width as f64);
+        let frequencies: Vec<f64> = (0..width / 2).map(frequency).collect();
         for row in 0..distances {
             let distance = longest as f64 - 1.0 - row as f64;
-            for pair in 0..width / 2 {
-                let frequency = 10_000f64.powf(-2.0 * pair as f64 / width as f64);
+            for frequency in &frequencies {
                 let angle = distance * frequency;
                 values.extend([angle.sin() as f32, angle.cos() as f32]);
             }

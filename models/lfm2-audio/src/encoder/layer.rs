@@ -3,8 +3,8 @@
 use candle_core::Result;
 use lfm2_nn::{Bias, LayerNorm, Linear, Module, Tensor, Weights};
 
-use super::EPS;
 use super::attention::{Attention, Positions};
+use super::{EPS, pointwise};
 use crate::EncoderConfig;
 
 /// `x += FF1(LN x)/2; x += Attn(LN x); x += Conv(LN x); x += FF2(LN x)/2; LN x`.
@@ -84,7 +84,8 @@ impl FeedForward {
 
 impl Module for FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear2.forward(&self.linear1.forward(x)?.silu()?)
+        self.linear2
+            .forward(&pointwise::silu(&self.linear1.forward(x)?)?)
     }
 }
 
@@ -136,21 +137,20 @@ impl ConvModule {
     }
 
     fn forward(&self, x: &Tensor, steps: &[usize]) -> Result<Tensor> {
-        let gated = self.gate.forward(x)?;
-        let half = |start| gated.narrow(1, start, self.width)?.contiguous();
-        let x = (half(0)? * candle_nn::ops::sigmoid(&half(self.width)?)?)?;
+        let x = pointwise::gate(&self.gate.forward(x)?)?;
         let (kernel, bias) = self.folded()?;
         let mut start = 0;
         let mut mixed = Vec::with_capacity(steps.len());
         for &len in steps {
-            mixed.push(depthwise(&x.narrow(0, start, len)?, &kernel)?);
+            let clip = x.narrow(0, start, len)?;
+            mixed.push(pointwise::depthwise(&clip, &kernel, &bias)?);
             start += len;
         }
         let x = match &mixed[..] {
             [whole] => whole.clone(),
             _ => Tensor::cat(&mixed, 0)?,
         };
-        self.out.forward(&x.broadcast_add(&bias)?.silu()?)
+        self.out.forward(&pointwise::silu(&x)?)
     }
 
     /// The depthwise kernel `(taps, width)` and its bias with the batch norm behind it.
@@ -164,16 +164,4 @@ impl ConvModule {
         let bias = (((&self.bias - &norm.mean)? * scale)? + &norm.bias)?;
         Ok((kernel, bias))
     }
-}
-
-/// A convolution of every column of `x (steps, width)` with its column of `kernel (taps, width)`,
-/// centred, with zeros beyond the ends.
-fn depthwise(x: &Tensor, kernel: &Tensor) -> Result<Tensor> {
-    let (steps, taps) = (x.dim(0)?, kernel.dim(0)?);
-    let x = x.pad_with_zeros(0, taps / 2, taps / 2)?.contiguous()?;
-    let mut sum = x.narrow(0, 0, steps)?.broadcast_mul(&kernel.get(0)?)?;
-    for tap in 1..taps {
-        sum = (sum + x.narrow(0, tap, steps)?.broadcast_mul(&kernel.get(tap)?)?)?;
-    }
-    Ok(sum)
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod layer;
+mod pointwise;
 mod subsample;
 
 use std::ops::Range;

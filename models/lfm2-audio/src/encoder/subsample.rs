@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use candle_core::Result;
-use lfm2_nn::{Accuracy, Bias, DType, Linear, Matrix, Module, Tensor, Weights};
+use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
 
+use super::pointwise::plain;
 use crate::EncoderConfig;
 
 /// Output steps computed at a time.
@@ -98,8 +99,7 @@ impl Subsampling {
 
 impl Separable {
     fn forward(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let plain = x.dtype() == DType::F32 && x.device().is_cpu();
-        let x = if plain && ![x, &self.kernel, &self.bias].iter().any(|t| t.track_op()) {
+        let x = if plain(&[x, &self.kernel, &self.bias]) {
             self.depthwise_values(x, rows)?
         } else {
             self.depthwise(x, rows)?

@@ -6,6 +6,7 @@ use lfm2_hub::Result;
 use super::sampling::{Chooser, Sampling};
 use super::turns::{Kind, Turns, Verdict};
 use super::{AudioModel, Frame, Session};
+use crate::config::END_CODE;
 
 pub use super::turns::Mode;
 
@@ -16,6 +17,17 @@ pub enum Token {
     Text(u32),
     /// The codes of 80 ms, or the end of audio.
     Frame(Frame),
+}
+
+/// Who ends an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// The model, or the most tokens and frames it may use.
+    #[default]
+    Model,
+    /// Those alone: no token that ends something is chosen, nor one that begins audio out of turn. To
+    /// measure speed with weights that mean nothing.
+    Length,
 }
 
 /// How to choose, and when to stop.
@@ -30,6 +42,8 @@ pub struct GenerationOptions {
     pub max_new_tokens: usize,
     /// Start of the random numbers.
     pub seed: u64,
+    /// Who ends the answer.
+    pub ending: Ending,
 }
 
 impl GenerationOptions {
@@ -40,6 +54,7 @@ impl GenerationOptions {
             audio: Sampling::GREEDY,
             max_new_tokens: 512,
             seed: 0,
+            ending: Ending::default(),
         }
     }
 
@@ -62,6 +77,12 @@ impl GenerationOptions {
     /// With at most `count` tokens and frames.
     pub fn with_max_new_tokens(mut self, count: usize) -> Self {
         self.max_new_tokens = count;
+        self
+    }
+
+    /// Ended by another.
+    pub fn with_ending(mut self, ending: Ending) -> Self {
+        self.ending = ending;
         self
     }
 
@@ -102,11 +123,15 @@ impl Generation {
             return Ok(None);
         }
         self.steps += 1;
-        let hidden = session.state()?;
+        let hidden = session.hidden()?;
         let token = match self.turns.next() {
             Kind::Text => {
                 let logits = session.model().text_model().head(&hidden)?;
-                let logits: Vec<f32> = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+                let mut logits: Vec<f32> = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+                if self.options.ending == Ending::Length {
+                    let special = session.model().special;
+                    forbid(&mut logits, &special.all());
+                }
                 let id = self.chooser.choose(&logits, self.options.text)?;
                 match self.turns.text(id) {
                     Verdict::Emit => {}
@@ -121,7 +146,15 @@ impl Generation {
             Kind::Audio => {
                 let (chooser, how) = (&mut self.chooser, self.options.audio);
                 let depth = session.model().depthformer();
-                let codes = depth.frame(&hidden, |_, logits| chooser.choose(logits, how))?;
+                let ending = self.options.ending;
+                let codes = depth.frame(&hidden, |codebook, logits| {
+                    if codebook == 0 && ending == Ending::Length {
+                        let mut logits = logits.to_vec();
+                        forbid(&mut logits, &[END_CODE]);
+                        return chooser.choose(&logits, how);
+                    }
+                    chooser.choose(logits, how)
+                })?;
                 let frame = Frame::new(codes);
                 self.turns.frame(frame.is_end());
                 Token::Frame(frame)
@@ -134,5 +167,14 @@ impl Generation {
     /// Whether the model ended its answer itself.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+}
+
+/// Makes choices impossible.
+fn forbid(logits: &mut [f32], ids: &[u32]) {
+    for id in ids {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 mod chat;
 mod generate;
+mod live;
 mod open;
 mod reply;
 mod sampling;
+mod sections;
 mod sequence;
 mod session;
 mod text;
@@ -21,10 +23,12 @@ use crate::config::{AudioConfig, CODE_ROWS};
 use crate::{Adapter, Depthformer, Encoder, Mel, MelFrontEnd};
 
 pub use chat::{Chat, Role, Voice};
-pub use generate::{Generation, GenerationOptions, Mode, Token};
+pub use generate::{Ending, Generation, GenerationOptions, Mode, Token};
+pub use live::{Live, LiveOptions, LiveText};
 pub use open::{AudioOptions, Output};
 pub use reply::{Event, Reply, Spoken};
 pub use sampling::Sampling;
+pub use sections::{Section, Sections};
 pub use sequence::{Frame, Piece, Sequence};
 pub use session::Session;
 pub use train::{Losses, Sample};
@@ -79,6 +83,10 @@ impl SpecialIds {
             audio_start: id("<|audio_start|>", 128),
             text_end: id("<|text_end|>", 130),
         }
+    }
+
+    fn all(self) -> [u32; 3] {
+        [self.end_of_turn, self.audio_start, self.text_end]
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lfm2_hub::{
-    Checkpoint, Error, Limits, ModelSource, OpenOptions, Result, TensorSource, Tokenizer,
+    Checkpoint, Error, ErrorKind, ModelSource, OpenOptions, Result, TensorSource, Tokenizer,
+    fetch_gguf,
 };
 use lfm2_text::{LoadOptions, TextModel};
 
@@ -12,6 +13,7 @@ use super::{AudioModel, SpecialIds, Vocoder};
 use crate::config::{AudioConfig, CODE_ROWS, DetokenizerConfig};
 use crate::gguf::AudioGguf;
 use crate::layout::AsMatrices;
+use crate::types::{self, Holds};
 use crate::{Adapter, Depthformer, Detokenizer, Encoder, MelFrontEnd, Mimi, MimiConfig};
 
 /// The file of the Mimi codec.
@@ -61,6 +63,12 @@ impl AudioOptions {
         self
     }
 
+    /// Finds and reads files like this.
+    pub fn with_open(mut self, open: OpenOptions) -> Self {
+        self.open = open;
+        self
+    }
+
     /// Loads this decoder of sound.
     pub fn with_output(mut self, output: Output) -> Self {
         self.output = output;
@@ -81,10 +89,23 @@ impl AudioModel {
     /// [`Error::NotFound`] for files that are not there, [`Error::Unsupported`] for another
     /// architecture, and whatever reading and checking a checkpoint gives.
     pub fn open(source: &ModelSource, options: &AudioOptions) -> Result<Self> {
-        if let ModelSource::Gguf(path) = source {
-            return Self::open_gguf(path, options);
+        match source {
+            ModelSource::Gguf(path) => Self::open_gguf(path, options),
+            ModelSource::HubGguf { id, revision, file } => {
+                let path = fetch_gguf(id, revision, file, &options.open)?;
+                for part in crate::gguf::PARTS {
+                    // What is missing is an error where it is opened, unless it need not be there.
+                    match fetch_gguf(id, revision, &format!("{part}-{file}"), &options.open) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                Self::open_gguf(&path, options)
+            }
+            ModelSource::Dir(_) | ModelSource::Hub { .. } => {
+                Self::from_checkpoint(&Checkpoint::open(source, &options.open)?, options)
+            }
         }
-        Self::from_checkpoint(&Checkpoint::open(source, &options.open)?, options)
     }
 
     /// Builds the model of an opened checkpoint in the released layout.
@@ -102,13 +123,13 @@ impl AudioModel {
 
     /// Opens the backbone at `path` and what belongs to it.
     fn open_gguf(path: &Path, options: &AudioOptions) -> Result<Self> {
-        let limits = Limits::default();
-        let files = AudioGguf::open(path, &limits)?;
-        let config = AudioConfig::from_json(&files.config()?, &limits)?;
+        let limits = options.open.chosen_limits();
+        let files = AudioGguf::open(path, limits, options.open.chosen_mapping())?;
+        let config = AudioConfig::from_json(&files.config()?, limits)?;
         let vocoder = match (options.output, files.detokenizer()?) {
             (Output::TextOnly, _) | (Output::Best, None) => None,
             (Output::Best | Output::Detokenizer, Some((facts, tensors))) => {
-                let facts = DetokenizerConfig::from_json(&facts, &limits)?;
+                let facts = DetokenizerConfig::from_json(&facts, limits)?;
                 let load = &options.load;
                 let loaded = Detokenizer::from_tensors(facts, config.codebooks, tensors, load)?;
                 Some(Vocoder::Detokenizer(Box::new(loaded)))
@@ -136,7 +157,7 @@ impl AudioModel {
         options: &LoadOptions,
     ) -> Result<Self> {
         let tensors = Arc::new(AsMatrices::without(tensors, unused(&config)));
-        let weights = options.weights(tensors);
+        let weights = types::weights(options, tensors, Holds::Model);
         let hidden = config.text.hidden_size;
         let rows = config.codebooks * CODE_ROWS;
         let model = Self {

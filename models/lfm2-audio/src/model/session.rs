@@ -53,14 +53,24 @@ impl<'m> Session<'m> {
     /// # Errors
     /// [`Error::Limit`] when the context is full, and when the device fails.
     pub fn read(&mut self, sequence: &Sequence) -> Result<()> {
-        self.read_pending()?;
         if sequence.is_empty() {
-            return Ok(());
+            return self.read_pending();
         }
-        self.check_room(sequence.positions())?;
-        let embedded = self.model.embed(sequence)?;
+        // Before anything is computed.
+        self.check_room(sequence.positions() + usize::from(self.pending.is_some()))?;
+        self.read_embedded(&self.model.embed(sequence)?)
+    }
+
+    /// Reads a part of the prompt that is embedded already, `(positions, hidden)`, as
+    /// [`AudioModel::embed`] does it: for callers that time or share the parts of that.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    pub fn read_embedded(&mut self, embedded: &Tensor) -> Result<()> {
+        self.read_pending()?;
+        self.check_room(embedded.dim(0)?)?;
         self.ended = false;
-        self.feed(&embedded)
+        self.feed(embedded)
     }
 
     /// Generates an answer to what was read.
@@ -86,8 +96,13 @@ impl<'m> Session<'m> {
         self.read(&vec![super::Piece::Text(ids)].into())
     }
 
-    /// The hidden state that the next token or frame comes from, `(1, hidden)`, with everything read.
-    pub(super) fn state(&mut self) -> Result<Tensor> {
+    /// The hidden state that the next token or frame comes from, `(1, hidden)`. What was generated last is
+    /// read first, if that has not been done.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the context is full, [`Error::InvalidInput`] when nothing was read, and when
+    /// the device fails.
+    pub fn hidden(&mut self) -> Result<Tensor> {
         self.read_pending()?;
         let nothing = || Error::InvalidInput("nothing was read".to_owned());
         self.hidden.clone().ok_or_else(nothing)

@@ -6,6 +6,7 @@ mod memory;
 mod ops;
 mod pictures;
 mod show;
+mod speech;
 mod work;
 
 use std::io::{self, Write};
@@ -42,6 +43,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     if let Some(size) = args.image {
         return pictures::run(args, size);
+    }
+    let shape = args.synthetic.as_deref();
+    if let Some(shape) = shape.and_then(lfm2::speech::shapes::find) {
+        let report = speech::run(args, shape, isa)?;
+        return if args.json {
+            json_line(&report)
+        } else {
+            print(&show::speech(&report))
+        };
     }
     let tests = Test::all(&args.tests);
     if tests.is_empty() {
@@ -146,7 +156,9 @@ impl<'a> Bench<'a> {
                 let reading = runs.iter().rev().find_map(|(_, reading)| *reading);
                 let times = self.subject().run(test, &cache, profile::start)?;
                 let rows = profile::take();
-                profile.extend(OpTime::all(test, &rows, &times, machine.as_ref(), reading));
+                let whole = times.iter().sum::<Duration>().as_secs_f64();
+                let machine = machine.as_ref();
+                profile.extend(OpTime::all(&test.name(), &rows, whole, machine, reading));
             }
             base = Some((test.depth, cache));
         }

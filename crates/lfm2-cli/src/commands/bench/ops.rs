@@ -1,12 +1,9 @@
 //! What the time of a test goes into: `--profile`.
 
-use std::time::Duration;
-
 use lfm2::nn::profile::Row;
 use serde::Serialize;
 
 use super::limits::{Machine, Reading};
-use super::measure::Test;
 
 /// One operation at one shape.
 #[derive(Debug, Serialize)]
@@ -23,15 +20,14 @@ pub(super) struct OpTime {
 }
 
 impl OpTime {
-    /// The rows of a test whose passes took `times`, longest first.
+    /// The rows of the test `name` whose passes took `whole` seconds, longest first.
     pub(super) fn all(
-        test: Test,
+        name: &str,
         rows: &[Row],
-        times: &[Duration],
+        whole: f64,
         machine: Option<&Machine>,
         reading: Option<Reading>,
     ) -> Vec<Self> {
-        let whole = times.iter().sum::<Duration>().as_secs_f64();
         let op = |row: &Row| {
             let (bytes, macs) = (row.bytes_per_second(), row.macs_per_second());
             let peak = machine.and_then(|machine| machine.peak(row.work.arithmetic));
@@ -41,7 +37,7 @@ impl OpTime {
             ];
             let nearest = shares.into_iter().flatten().fold(0.0, f64::max);
             Self {
-                test: test.name(),
+                test: name.to_owned(),
                 op: row.label(),
                 calls: row.calls,
                 seconds: row.time.as_secs_f64(),
@@ -58,7 +54,6 @@ impl OpTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::TestArgs;
     use lfm2::nn::limits::Arithmetic;
     use lfm2::nn::profile::{self, Op, Work};
 
@@ -69,21 +64,13 @@ mod tests {
         drop(profile::span(Op::Matmul("q4_0"), &[1, 2, 3], work(0)));
         drop(profile::span(Op::Add, &[4], Work::NONE));
         let rows = profile::take();
-        let args = TestArgs {
-            prompt_tokens: 0,
-            gen_tokens: 4,
-            depth: vec![0],
-            batch: vec![std::num::NonZeroUsize::MIN],
-            verify: Vec::new(),
-            kv_type: None,
-        };
         let rate = rows.iter().map(Row::bytes_per_second).fold(0.0, f64::max);
         let reading = Reading {
             buffer: 4.0 * rate,
             again: rate,
         };
-        let times = [rows.iter().map(|row| row.time).sum()];
-        let ops = OpTime::all(Test::all(&args)[0], &rows, &times, None, Some(reading));
+        let whole = rows.iter().map(|row| row.time.as_secs_f64()).sum();
+        let ops = OpTime::all("tg4", &rows, whole, None, Some(reading));
         let find = |label| ops.iter().find(|op| op.op == label).unwrap();
         let product = find("matmul q4_0 1x2x3");
         assert_eq!((product.test.as_str(), product.calls), ("tg4", 1));

@@ -4,6 +4,7 @@ use super::Report;
 use super::limits::{Limits, Machine};
 use super::measure::Figures;
 use super::ops::OpTime;
+use super::speech;
 use crate::ui::format::{bytes, count, table};
 
 const NOTHING: &str = "-";
@@ -35,6 +36,47 @@ pub(super) fn report(report: &Report) -> String {
             text.push('\n');
             text.push_str(&ops(&test.test, &rows));
         }
+    }
+    text
+}
+
+/// The figures of speech.
+pub(super) fn speech(report: &speech::Report) -> String {
+    let peak = report.peak_memory_bytes.map_or("unknown".to_owned(), bytes);
+    let first = report.first_sound_seconds.map_or(String::new(), |first| {
+        format!(", first sound after {first:.2} s")
+    });
+    let mut text = format!(
+        "{}: {} parameters, {} threads\nloaded in {:.2} s, peak memory {peak}\nmedian of {}\n\n",
+        report.model,
+        count(report.parameters),
+        report.threads,
+        report.load_seconds,
+        report.repeat,
+    );
+    let title = [report.task.name(), "calls", "ms each", "of real time"];
+    let row = |part: &speech::PartFigures| {
+        vec![
+            part.part.name().to_owned(),
+            part.calls.to_string(),
+            milliseconds(part.seconds_each),
+            format!("{:.3}", part.real_time_factor),
+        ]
+    };
+    text.push_str(&with_title(&title, report.parts.iter().map(row)));
+    text.push_str(&format!(
+        "\na question of {:.1} s: first token after {:.2} s{first}\n{} tokens and {} frames in {:.2} s: {:.2} of real time\n",
+        report.question_seconds,
+        report.first_token_seconds,
+        report.tokens,
+        report.frames,
+        report.answer_seconds,
+        report.real_time_factor,
+    ));
+    if !report.profile.is_empty() {
+        let rows: Vec<&OpTime> = report.profile.iter().collect();
+        text.push('\n');
+        text.push_str(&ops(report.task.name(), &rows));
     }
     text
 }
