@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 27] = [
     &[],
     &["generate"],
     &["batch"],
@@ -33,6 +33,9 @@ const COMMANDS: [&[&str]; 24] = [
     &["eval", "recall"],
     &["eval", "perplexity"],
     &["eval", "retrieval"],
+    &["analyze"],
+    &["analyze", "dims"],
+    &["analyze", "prune"],
 ];
 
 /// Set `LFM2_UPDATE=1` to write the file anew.

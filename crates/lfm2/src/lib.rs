@@ -22,6 +22,7 @@
 //! | a model that is always there | `TextModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
+//! | vectors of sentences from any layer, for studies | [`sentence::SentenceEncoder`] | `dimensions` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
 //! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
 //! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
@@ -31,7 +32,7 @@
 //!
 //! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
 //! [`nn`] layers, [`text`] the text models, [`generate`] sampling, templates and conversations,
-//! [`retrieval`] vectors of texts and their search.
+//! [`retrieval`] vectors of texts and their search, [`sentence`] vectors of sentences from inside of models.
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -40,6 +41,7 @@ mod embedded_retrieval;
 mod error;
 mod options;
 pub mod retrieval;
+pub mod sentence;
 mod text_model;
 
 #[cfg(feature = "embedded")]

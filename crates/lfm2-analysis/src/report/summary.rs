@@ -1,8 +1,8 @@
 //! What a study found, in plain words.
 
-use super::LayerStudy;
+use super::DimensionShares;
 use crate::split::SplitBy;
-use crate::study::{CONTROL, PropertyStudy, Select, Study};
+use crate::study::{CONTROL, LayerStudy, PropertyStudy, Select, Study};
 
 /// Accuracies this near to one half cannot be told from guessing on a few hundred rows.
 const GUESSING: f64 = 0.06;
@@ -17,7 +17,11 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// The most important findings, one sentence or two each.
-pub(super) fn findings(study: &Study, layers: &[LayerStudy]) -> Vec<String> {
+pub(super) fn findings(
+    study: &Study,
+    layers: &[LayerStudy],
+    shares: &[DimensionShares],
+) -> Vec<String> {
     let mut found: Vec<String> = study
         .properties
         .iter()
@@ -26,6 +30,7 @@ pub(super) fn findings(study: &Study, layers: &[LayerStudy]) -> Vec<String> {
     found.extend(silent(study));
     found.extend(classifier(study));
     found.extend(layers_of(layers));
+    found.extend(lightest(shares));
     found.extend(warnings(study));
     found
 }
@@ -124,16 +129,14 @@ fn layers_of(layers: &[LayerStudy]) -> Option<String> {
     let readable = |name: &str| {
         let is = |layer: &&LayerStudy| {
             let of = layer
-                .study
                 .properties
                 .iter()
                 .find(|property| property.name == name);
-            of.is_some_and(|property| property.evaluation.baseline >= READABLE)
+            of.is_some_and(|property| property.baseline >= READABLE)
         };
         layers.iter().find(is).map(|layer| layer.layer.as_str())
     };
     let names = first
-        .study
         .properties
         .iter()
         .map(|property| property.name.as_str());
@@ -148,6 +151,20 @@ fn layers_of(layers: &[LayerStudy]) -> Option<String> {
         "Readable with {} accuracy: {}.",
         percent(READABLE),
         parts.join(", ")
+    ))
+}
+
+/// How many dimensions a late-interaction score hardly uses.
+fn lightest(shares: &[DimensionShares]) -> Option<String> {
+    let dims = shares.iter().map(|set| set.shares.len()).min().filter(|dims| *dims > 0)?;
+    let even = 1.0 / dims as f64;
+    let mean = |dim: usize| {
+        let own = shares.iter().filter_map(|set| set.shares.get(dim));
+        own.sum::<f64>() / shares.len() as f64
+    };
+    let light = (0..dims).filter(|&dim| mean(dim) < 0.5 * even).count();
+    Some(format!(
+        "{light} of {dims} dimensions have less than half of an even share in the MaxSim score between the sentences of a pair."
     ))
 }
 

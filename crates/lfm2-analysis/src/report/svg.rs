@@ -78,9 +78,17 @@ fn line(out: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
     );
 }
 
-/// Rows of values from 0 to 1 as colours. Neighbours of one colour are one shape, so that thousands
+/// What colours stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale<'a> {
+    pub(super) name: &'a str,
+    /// The value of the darkest colour, above 0.
+    pub(super) most: f64,
+}
+
+/// Rows of values from 0 on as colours. Neighbours of one colour are one shape, so that thousands
 /// of cells stay a small file.
-pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
+pub(super) fn heat_map(title: &str, scale: &Scale<'_>, rows: &[(&str, &[f64])]) -> String {
     let columns = rows
         .iter()
         .map(|(_, values)| values.len())
@@ -89,7 +97,7 @@ pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
     let bottom = rows.len() as f64 * ROW;
     let mut out = open(WIDTH, bottom + 62.0, title);
     let cell = (WIDTH - LEFT - 10.0) / columns.max(1) as f64;
-    let level = |value: f64| ((value * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
+    let level = |value: f64| ((value / scale.most * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
     let mut shapes = vec![String::new(); LEVELS];
     for (row, (name, values)) in rows.iter().enumerate() {
         let top = row as f64 * ROW;
@@ -128,13 +136,13 @@ pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
             &tick.to_string(),
         );
     }
-    scale(&mut out, bottom + 30.0);
+    draw_scale(&mut out, bottom + 30.0, scale);
     out.push_str("</svg>\n");
     out
 }
 
-/// The colours from 0 to 1, with numbers.
-fn scale(out: &mut String, top: f64) {
+/// The colours, with numbers.
+fn draw_scale(out: &mut String, top: f64, scale: &Scale<'_>) {
     let width = 8.0;
     for level in 0..LEVELS {
         let x = LEFT + level as f64 * width;
@@ -146,8 +154,12 @@ fn scale(out: &mut String, top: f64) {
     }
     let end = LEFT + LEVELS as f64 * width;
     text(out, LEFT, top + 24.0, "start", "0");
-    text(out, end, top + 24.0, "end", "1");
-    text(out, LEFT - 8.0, top + 10.0, "end", "EDI");
+    let most = match scale.most {
+        1.0 => "1".to_owned(),
+        most => format!("{most:.3}"),
+    };
+    text(out, end, top + 24.0, "end", &most);
+    text(out, LEFT - 8.0, top + 10.0, "end", scale.name);
 }
 
 /// A round distance (1, 2, 5, 10, 20, ...) with at most twelve marks.
@@ -380,13 +392,18 @@ pub(super) fn curves(
 mod tests {
     use super::*;
 
+    const EDI: Scale<'_> = Scale {
+        name: "EDI",
+        most: 1.0,
+    };
+
     #[test]
     fn reserved_characters_are_put_aside() {
         assert_eq!(
             escape("a<b> & \"c\"\u{1}"),
             "a&lt;b&gt; &amp; &quot;c&quot; "
         );
-        assert!(heat_map("t", &[("<x>", &[0.5])]).contains("&lt;x&gt;"));
+        assert!(heat_map("t", &EDI, &[("<x>", &[0.5])]).contains("&lt;x&gt;"));
     }
 
     #[test]
@@ -399,7 +416,7 @@ mod tests {
 
     #[test]
     fn equal_neighbours_are_one_shape() {
-        let picture = heat_map("t", &[("a", &[0.0; 1000]), ("b", &[1.0; 1000])]);
+        let picture = heat_map("t", &EDI, &[("a", &[0.0; 1000]), ("b", &[1.0; 1000])]);
         assert_eq!(picture.matches("<path").count(), 2);
         assert_eq!(picture.matches('M').count(), 2);
     }
@@ -420,7 +437,7 @@ mod tests {
     #[test]
     fn pictures_without_data_are_still_pictures() {
         for picture in [
-            heat_map("t", &[]),
+            heat_map("t", &EDI, &[]),
             bars("t", &[]),
             curves("t", "x", &[], &[("chance", 0.5)]),
         ] {
