@@ -9,5 +9,6 @@
 //! | `semantic_search` | files that are searched by meaning |
 //! | `rerank` | candidates found by words, sorted by meaning |
 //! | `tool_selection` | the few tools that a question is about |
+//! | `dimensions` | which dimension of an embedding says what, layer by layer |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

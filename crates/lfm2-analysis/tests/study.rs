@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use lfm2_analysis::{
-    DimensionShares, Error, LayerStudy, LogP, PairedEmbeddings, Property, Report, ReportInfo, Select, Solver, Split,
-    SplitBy, Study, StudyEvent, StudyOptions, StudyProgress,
+    DimensionShares, Error, LayerStudy, LogP, PairedEmbeddings, Property, Report, ReportInfo,
+    Select, Solver, Split, SplitBy, Study, StudyEvent, StudyOptions, StudyProgress,
 };
 use planted::{Planted, planted};
 use proptest::prelude::*;
@@ -389,8 +389,14 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
     let study = run(&properties, &small())?;
     let layers = ["0", "1"].map(|layer| LayerStudy::run(layer, &properties, &small(), &NEVER));
     let layers = layers.into_iter().collect::<Result<Vec<_>, _>>()?;
-    assert_eq!(layers[1].properties[0].baseline, study.properties[0].evaluation.baseline);
-    assert_eq!(layers[1].properties[0].significant, study.properties[0].significant);
+    assert_eq!(
+        layers[1].properties[0].baseline,
+        study.properties[0].evaluation.baseline
+    );
+    assert_eq!(
+        layers[1].properties[0].significant,
+        study.properties[0].significant
+    );
     let shares = [DimensionShares {
         name: "one <b>".to_owned(),
         shares: vec![0.05; 20],
@@ -402,7 +408,9 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
         command: "lfm2 analyze dims".to_owned(),
         ..ReportInfo::default()
     };
-    let report = Report::new(&study, &info).with_layers(&layers).with_shares(&shares);
+    let report = Report::new(&study, &info)
+        .with_layers(&layers)
+        .with_shares(&shares);
     let paths = report.write(&out)?;
     assert_eq!(paths.len(), std::fs::read_dir(&out)?.count());
     let page = std::fs::read_to_string(out.join("report.html"))?;

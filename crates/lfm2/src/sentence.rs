@@ -45,5 +45,8 @@ where
     crate::Error: From<S::Error>,
 {
     let checkpoint = Checkpoint::open(&source.try_into()?, &options.files)?;
-    Ok(SentenceEncoder::from_checkpoint(&checkpoint, &options.load)?)
+    Ok(SentenceEncoder::from_checkpoint(
+        &checkpoint,
+        &options.load,
+    )?)
 }

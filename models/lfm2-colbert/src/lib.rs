@@ -52,6 +52,8 @@ pub use chunk::{Chunk, ChunkOptions, Chunker};
 pub use documents::{Documents, Found, Listing, ReadOptions, Skipped, TextDocument, TextFormat};
 pub use error::{Error, Result};
 pub use identity::ModelId;
+/// A view of a matrix, for scores and indexes.
+pub use lfm2_kernels::MatRef;
 pub use library::{
     Added, Answer, Library, LibraryCard, LibraryOptions, Meeting, delete as delete_documents,
 };

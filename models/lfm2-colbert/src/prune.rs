@@ -37,23 +37,32 @@ impl TokenVectors {
     /// # Errors
     /// When there are no dimensions, one does not exist or is named twice.
     pub fn keep_dimensions(&self, kept: &[usize]) -> Result<Self> {
-        check(kept, self.dim())?;
-        let mut values = Vec::with_capacity(self.rows() * kept.len());
-        for row in self.iter() {
-            let own = kept.iter().filter_map(|&dim| row.get(dim));
-            let square: f64 = own.clone().map(|value| f64::from(*value).powi(2)).sum();
-            let length = square.sqrt().max(1e-12);
-            values.extend(own.map(|value| (f64::from(*value) / length) as f32));
-        }
+        let values = kept_values(self.as_slice(), self.dim(), kept)?;
         let (ids, positions) = (self.ids().to_vec(), self.positions().to_vec());
         Ok(Self::with_positions(values, kept.len(), ids, positions)?.cut_if(self.is_cut()))
     }
 }
 
+/// The numbers of some dimensions of vectors `(rows, dim)`, each vector brought to length 1.
+pub(crate) fn kept_values(values: &[f32], dim: usize, kept: &[usize]) -> Result<Vec<f32>> {
+    check(kept, dim)?;
+    let rows = values.chunks_exact(dim.max(1));
+    let mut found = Vec::with_capacity(rows.len() * kept.len());
+    for row in rows {
+        let own = kept.iter().filter_map(|&dim| row.get(dim));
+        let square: f64 = own.clone().map(|value| f64::from(*value).powi(2)).sum();
+        let length = square.sqrt().max(1e-12);
+        found.extend(own.map(|value| (f64::from(*value) / length) as f32));
+    }
+    Ok(found)
+}
+
 fn check(kept: &[usize], dim: usize) -> Result<()> {
     let mut seen = vec![false; dim];
     if kept.is_empty() {
-        return Err(Error::input("dimensions to keep: none, expected at least 1"));
+        return Err(Error::input(
+            "dimensions to keep: none, expected at least 1",
+        ));
     }
     for &number in kept {
         match seen.get_mut(number) {
@@ -79,15 +88,18 @@ fn check(kept: &[usize], dim: usize) -> Result<()> {
 /// When the widths differ.
 pub fn dimension_values(
     query: MatRef<'_, f32>,
-    relevant: &[TokenVectors],
-    others: &[TokenVectors],
+    relevant: &[MatRef<'_, f32>],
+    others: &[MatRef<'_, f32>],
 ) -> Result<Vec<f64>> {
     let mut values = vec![0.0; query.cols()];
     for (documents, sign) in [(relevant, 1.0), (others, -1.0)] {
         let weight = sign / documents.len().max(1) as f64;
         for document in documents {
-            let parts = dimension_parts(query, document.view()?)?;
-            values.iter_mut().zip(parts).for_each(|(value, part)| *value += weight * part);
+            let parts = dimension_parts(query, *document)?;
+            values
+                .iter_mut()
+                .zip(parts)
+                .for_each(|(value, part)| *value += weight * part);
         }
     }
     Ok(values)
@@ -147,17 +159,24 @@ fn write_trunk(checkpoint: &Checkpoint, folder: &Path) -> HubResult<()> {
         return write_tensors(&folder.join(WEIGHTS), &*checkpoint.tensors(), None);
     }
     let mut names = vec![WEIGHTS.to_owned()];
-    if let Some(index) = info.json(INDEX)?.filter(|_| !info.path_of(WEIGHTS).is_file()) {
+    if let Some(index) = info
+        .json(INDEX)?
+        .filter(|_| !info.path_of(WEIGHTS).is_file())
+    {
         write_json(&folder.join(INDEX), &index)?;
         let files = index["weight_map"].as_object().into_iter().flatten();
-        let mut shards: Vec<String> = files.filter_map(|(_, file)| Some(file.as_str()?.to_owned())).collect();
+        let mut shards: Vec<String> = files
+            .filter_map(|(_, file)| Some(file.as_str()?.to_owned()))
+            .collect();
         shards.sort();
         shards.dedup();
         names = shards;
     }
     for name in names {
         let from = info.path_of(&name);
-        let from = from.canonicalize().map_err(|source| HubError::io(&from, source))?;
+        let from = from
+            .canonicalize()
+            .map_err(|source| HubError::io(&from, source))?;
         link(&from, &folder.join(&name))?;
     }
     Ok(())
@@ -225,7 +244,9 @@ mod tests {
 
     #[test]
     fn kept_dimensions_have_length_one_again() {
-        let kept = vectors(&[0.6, 0.0, 0.8, 0.0, 1.0, 0.0]).keep_dimensions(&[2, 0]).unwrap();
+        let kept = vectors(&[0.6, 0.0, 0.8, 0.0, 1.0, 0.0])
+            .keep_dimensions(&[2, 0])
+            .unwrap();
         assert_eq!((kept.dim(), kept.rows()), (2, 2));
         for (found, expected) in kept.as_slice().iter().zip([0.8, 0.6, 0.0, 0.0]) {
             assert!((found - expected).abs() < 1e-6, "{kept:?}");
@@ -243,9 +264,10 @@ mod tests {
     #[test]
     fn a_dimension_is_worth_what_it_adds_to_the_right_documents() {
         let query = vectors(&[0.6, 0.8, 0.0]);
-        let right = [vectors(&[1.0, 0.0, 0.0])];
-        let wrong = [vectors(&[0.0, 1.0, 0.0]), vectors(&[0.0, 0.0, 1.0])];
-        let values = dimension_values(query.view().unwrap(), &right, &wrong).unwrap();
+        let right = MatRef::new(&[1.0, 0.0, 0.0], 1, 3).unwrap();
+        let wrong = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        let wrong = wrong.each_ref().map(|row| MatRef::new(row, 1, 3).unwrap());
+        let values = dimension_values(query.view().unwrap(), &[right], &wrong).unwrap();
         for (found, expected) in values.iter().zip([0.6, -0.4, 0.0]) {
             assert!((found - expected).abs() < 1e-6, "{values:?}");
         }

@@ -58,8 +58,14 @@ pub fn dimension_parts(query: MatRef<'_, f32>, document: MatRef<'_, f32>) -> Res
     let mut parts = vec![0.0; query.cols()];
     for met in explain(query, document)? {
         let (own, other) = (query.row(met.query_row), document.row(met.document_row));
-        let products = own.iter().zip(other).map(|(a, b)| f64::from(*a) * f64::from(*b));
-        parts.iter_mut().zip(products).for_each(|(part, product)| *part += product);
+        let products = own
+            .iter()
+            .zip(other)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b));
+        parts
+            .iter_mut()
+            .zip(products)
+            .for_each(|(part, product)| *part += product);
     }
     Ok(parts)
 }

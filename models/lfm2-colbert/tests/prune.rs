@@ -30,7 +30,11 @@ fn assert_pruned(whole: &ColbertModel, folder: &Path) {
     assert_eq!(pruned.dim(), KEPT.len());
     assert_ne!(pruned.id(), whole.id());
     for text in ["some words of a text", "others"] {
-        let expected = whole.encode_query(text).unwrap().keep_dimensions(&KEPT).unwrap();
+        let expected = whole
+            .encode_query(text)
+            .unwrap()
+            .keep_dimensions(&KEPT)
+            .unwrap();
         let found = pruned.encode_query(text).unwrap();
         let off = difference(found.as_slice(), expected.as_slice());
         assert!(off < 1e-5, "{text}: {off}");
@@ -69,7 +73,11 @@ fn what_cannot_be_pruned_is_told() {
     let error = write_pruned(&open(&tiny()), &[9999], folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("9999"), "{error}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is begun");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is begun"
+    );
     let stories = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lfm2-tiny-stories");
     let error = write_pruned(&open(&stories), &KEPT, folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);

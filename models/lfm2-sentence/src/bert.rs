@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Module, Tensor};
 use lfm2_hub::{Error as HubError, Limits, Result as HubResult};
-use lfm2_nn::{
-    Bias, Embedding, Gelu, LayerNorm, Linear, Observer, Weights, attend_within,
-};
+use lfm2_nn::{Bias, Embedding, Gelu, LayerNorm, Linear, Observer, Weights, attend_within};
 use lfm2_text::{ConfigKeys, wrong_config};
 
 /// Where the encoder begins in checkpoints that contain one.
@@ -71,7 +69,11 @@ impl BertConfig {
         }
         let norm_eps = keys.float("layer_norm_eps")?.unwrap_or(1e-12);
         if norm_eps <= 0.0 {
-            return Err(wrong_config("layer_norm_eps", "a number above 0", &norm_eps.into()));
+            return Err(wrong_config(
+                "layer_norm_eps",
+                "a number above 0",
+                &norm_eps.into(),
+            ));
         }
         let config = Self {
             vocab_size: size("vocab_size", limits.vocabulary)?,
@@ -81,7 +83,9 @@ impl BertConfig {
             ffn_width: size("intermediate_size", limits.hidden_size)?,
             activation,
             positions: size("max_position_embeddings", limits.vocabulary)?,
-            token_types: keys.bounded("type_vocab_size", 2, limits.vocabulary)?.max(1),
+            token_types: keys
+                .bounded("type_vocab_size", 2, limits.vocabulary)?
+                .max(1),
             norm_eps,
         };
         if !config.hidden_size.is_multiple_of(config.heads) {
@@ -111,7 +115,11 @@ impl BertNetwork {
     /// # Errors
     /// When a tensor is missing or contradicts the config; both are named.
     pub fn load(config: BertConfig, weights: &Weights) -> HubResult<Self> {
-        let holds = |prefix: &&&str| weights.pp(prefix).contains("embeddings.word_embeddings.weight");
+        let holds = |prefix: &&&str| {
+            weights
+                .pp(prefix)
+                .contains("embeddings.word_embeddings.weight")
+        };
         let prefix = PREFIXES.iter().find(holds).unwrap_or(&PREFIXES[0]);
         let root = weights.pp(prefix);
         let (table, hidden) = (root.pp("embeddings"), config.hidden_size);
@@ -122,7 +130,9 @@ impl BertNetwork {
             .collect::<HubResult<_>>()?;
         let positions = table.pp("position_embeddings");
         Ok(Self {
-            words: table.pp("word_embeddings").embedding(config.vocab_size, hidden)?,
+            words: table
+                .pp("word_embeddings")
+                .embedding(config.vocab_size, hidden)?,
             positions: positions.tensor("weight", &[config.positions, hidden])?,
             // A text is of one type: the first.
             token_type: types.narrow(0, 0, 1)?,
@@ -156,7 +166,10 @@ impl BertNetwork {
         mut observer: Option<&mut dyn Observer>,
     ) -> candle_core::Result<Tensor> {
         if let Some(len) = lens.iter().find(|&&len| len > self.config.positions) {
-            candle_core::bail!("a text of {len} tokens, at most {} are read", self.config.positions);
+            candle_core::bail!(
+                "a text of {len} tokens, at most {} are read",
+                self.config.positions
+            );
         }
         let places: Vec<u32> = lens.iter().flat_map(|&len| (0u32..).take(len)).collect();
         let places = Tensor::new(places.as_slice(), &self.device)?;
@@ -191,9 +204,8 @@ struct Layer {
 impl Layer {
     fn load(config: &BertConfig, weights: &Weights) -> HubResult<Self> {
         let (hidden, ffn) = (config.hidden_size, config.ffn_width);
-        let norm = |weights: &Weights| {
-            LayerNorm::load(&weights.pp("LayerNorm"), hidden, config.norm_eps)
-        };
+        let norm =
+            |weights: &Weights| LayerNorm::load(&weights.pp("LayerNorm"), hidden, config.norm_eps);
         let linear = |name: &str, input, output| weights.pp(name).linear(input, output, Bias::With);
         let own = |name: &str| linear(&format!("attention.self.{name}"), hidden, hidden);
         Ok(Self {

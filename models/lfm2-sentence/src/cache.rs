@@ -90,7 +90,12 @@ impl EmbeddingCache {
         let rows = vectors.values.len() / vectors.dims.max(1);
         let tensor = Tensor::from_slice(&vectors.values, (rows, vectors.dims), &Device::Cpu)?;
         let path = self.path(key, vectors.site);
-        write_safetensors(&path, [(NAME, &tensor)], &BTreeMap::new(), Overwrite::Replace)
+        write_safetensors(
+            &path,
+            [(NAME, &tensor)],
+            &BTreeMap::new(),
+            Overwrite::Replace,
+        )
     }
 }
 
@@ -98,9 +103,7 @@ fn read(path: &Path, texts: usize) -> HubResult<(usize, Vec<f32>)> {
     let source = SafetensorsSource::open(path, Mapping::Read, &Limits::default())?;
     let found = source.dense(NAME, DType::F32, &Device::Cpu)?;
     match found.dims() {
-        &[rows, dims] if rows == texts && dims > 0 => {
-            Ok((dims, found.flatten_all()?.to_vec1()?))
-        }
+        &[rows, dims] if rows == texts && dims > 0 => Ok((dims, found.flatten_all()?.to_vec1()?)),
         found => {
             let detail = format!("tensor {NAME}: expected {texts} rows, found shape {found:?}");
             Err(HubError::invalid_file(path, detail))
@@ -145,7 +148,11 @@ mod tests {
         let cache = EmbeddingCache::new(folder.path());
         let key = Key::new("model", "", &["a", "b", "c"]);
         cache.store(&key, &vectors(Site::Final)).unwrap();
-        assert_eq!(cache.load(&key, Site::Final, 4), None, "another number of texts");
+        assert_eq!(
+            cache.load(&key, Site::Final, 4),
+            None,
+            "another number of texts"
+        );
         std::fs::write(cache.path(&key, Site::Final), b"broken").unwrap();
         assert_eq!(cache.load(&key, Site::Final, 3), None);
         cache.store(&key, &vectors(Site::Final)).unwrap();

@@ -125,7 +125,9 @@ impl SentenceEncoder {
             EncoderKind::Bert => bert(checkpoint, options)?,
         };
         let name = match &network {
-            Network::Colbert(model) => format!("late interaction {} {:?}", model.id(), model.settings()),
+            Network::Colbert(model) => {
+                format!("late interaction {} {:?}", model.id(), model.settings())
+            }
             Network::Text(..) => "text".to_owned(),
             Network::Bert(..) => format!("bert {:?}", transformer_settings(checkpoint.info())?),
         };
@@ -168,7 +170,10 @@ impl SentenceEncoder {
             EncoderKind::Text | EncoderKind::LateInteraction => self.layers() + 1,
             EncoderKind::Bert => self.layers(),
         };
-        (0..numbered).map(Site::Layer).chain([Site::Final]).collect()
+        (0..numbered)
+            .map(Site::Layer)
+            .chain([Site::Final])
+            .collect()
     }
 
     /// What tells this encoder from others: 64 hexadecimal digits.
@@ -209,7 +214,10 @@ impl SentenceEncoder {
         let load = |&site: &Site| cache.and_then(|cache| cache.load(&key, site, texts.len()));
         let mut found: Vec<Option<SiteVectors>> = sites.iter().map(load).collect();
         let kept = found.iter().flatten().count();
-        let wanted = sites.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let wanted = sites
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| found.is_none());
         let wanted: Vec<Site> = wanted.map(|(site, _)| *site).collect();
         let (fresh, cut) = self.encode_fresh(texts, &wanted, options, progress)?;
         for vectors in &fresh {
@@ -275,9 +283,10 @@ impl SentenceEncoder {
     fn read(&self, text: &str, options: &EncodeOptions) -> Result<(Sentence, Option<TokenInput>)> {
         let frame = options.frame;
         Ok(match &self.network {
-            Network::Text(_, tokenizer) => {
-                (read::text(tokenizer, text, frame, options.max_tokens)?, None)
-            }
+            Network::Text(_, tokenizer) => (
+                read::text(tokenizer, text, frame, options.max_tokens)?,
+                None,
+            ),
             Network::Colbert(model) => {
                 let (sentence, input) = read::document(model, text, frame)?;
                 (sentence, Some(input))
@@ -320,7 +329,11 @@ struct Batch {
 impl Batch {
     /// The ids one after another, and how many of them each text has.
     fn packed(&self, device: &Device) -> Result<(Tensor, Vec<usize>)> {
-        let ids: Vec<u32> = self.sentences.iter().flat_map(|text| text.ids.iter().copied()).collect();
+        let ids: Vec<u32> = self
+            .sentences
+            .iter()
+            .flat_map(|text| text.ids.iter().copied())
+            .collect();
         let lens = self.sentences.iter().map(|text| text.ids.len()).collect();
         Ok((Tensor::new(ids.as_slice(), device)?, lens))
     }
@@ -347,16 +360,27 @@ fn extend(all: &mut Vec<SiteVectors>, batch: Vec<SiteVectors>) {
 fn kind_of(checkpoint: &Checkpoint) -> Result<EncoderKind> {
     const DENSE: &str = "Dense";
     let info = checkpoint.info();
-    let model_type = checkpoint.config().get("model_type").and_then(|value| value.as_str());
+    let model_type = checkpoint
+        .config()
+        .get("model_type")
+        .and_then(|value| value.as_str());
     if model_type == Some("bert") {
         return Ok(EncoderKind::Bert);
     }
     if info.gguf().is_some() {
         let has_dense = checkpoint.tensors().info("dense_2.weight").is_some();
-        return Ok(if has_dense { EncoderKind::LateInteraction } else { EncoderKind::Text });
+        return Ok(if has_dense {
+            EncoderKind::LateInteraction
+        } else {
+            EncoderKind::Text
+        });
     }
     let modules = info.json("modules.json")?;
-    let modules = modules.as_ref().and_then(|json| json.as_array()).into_iter().flatten();
+    let modules = modules
+        .as_ref()
+        .and_then(|json| json.as_array())
+        .into_iter()
+        .flatten();
     let mut types = modules.filter_map(|module| module.get("type")?.as_str());
     if types.any(|kind| kind.rsplit('.').next() == Some(DENSE)) {
         return Ok(EncoderKind::LateInteraction);
@@ -378,7 +402,11 @@ fn bert(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Network> {
     let length = stated.unwrap_or(config.positions).min(config.positions);
     let pieces = WordPieces::open(info, length, lower)?;
     if pieces.size() > config.vocab_size {
-        let detail = format!("{} tokens for a vocab_size of {} in config.json", pieces.size(), config.vocab_size);
+        let detail = format!(
+            "{} tokens for a vocab_size of {} in config.json",
+            pieces.size(),
+            config.vocab_size
+        );
         return Err(HubError::invalid_file(info.path_of("tokenizer.json"), detail).into());
     }
     let weights = options.weights(checkpoint.tensors());

@@ -25,7 +25,10 @@ pub(crate) fn id_of(
 ) -> Result<String> {
     let mut hash = Sha256::new();
     let (device, accuracy) = (options.device.location(), options.accuracy);
-    let loading = format!("{device:?} {:?} {accuracy:?} {:?}", options.dtype, options.quantize);
+    let loading = format!(
+        "{device:?} {:?} {accuracy:?} {:?}",
+        options.dtype, options.quantize
+    );
     let config = checkpoint.config().to_string();
     for fact in [kind, &config, &loading] {
         feed(&mut hash, fact.as_bytes());
@@ -47,7 +50,10 @@ fn feed_tensors(hash: &mut Sha256, source: &dyn TensorSource) -> Result<()> {
         let Some(info) = source.info(&name) else {
             continue;
         };
-        feed(hash, format!("{name} {:?} {:?}", info.shape, info.stored).as_bytes());
+        feed(
+            hash,
+            format!("{name} {:?} {:?}", info.shape, info.stored).as_bytes(),
+        );
         if let Some(blocks) = source.blocks(&name)? {
             for (start, length) in samples(blocks.len()) {
                 hash.update(blocks.get(start..start + length).unwrap_or_default());
@@ -70,7 +76,9 @@ fn samples(length: usize) -> Vec<(usize, usize)> {
     }
     let step = (length - PIECE) / (PIECES - 1);
     let last = length - PIECE;
-    (0..PIECES).map(|piece| (last - piece * step, PIECE)).collect()
+    (0..PIECES)
+        .map(|piece| (last - piece * step, PIECE))
+        .collect()
 }
 
 /// Takes `bytes` in, so that nothing that follows can stand for a part of them.
@@ -97,6 +105,9 @@ mod tests {
         let found = samples(length);
         assert_eq!(found.len(), PIECES);
         let (first, last) = (found[PIECES - 1], found[0]);
-        assert!(first.0 < PIECES && last.0 + last.1 == length, "{first:?} {last:?}");
+        assert!(
+            first.0 < PIECES && last.0 + last.1 == length,
+            "{first:?} {last:?}"
+        );
     }
 }

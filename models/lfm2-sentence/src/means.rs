@@ -63,9 +63,13 @@ impl<'a> Means<'a> {
 /// The mean of some rows of a matrix `(rows, dims)`, summed in double precision.
 fn mean(matrix: &[f32], dims: usize, rows: &[u32]) -> Vec<f32> {
     let mut sums = vec![0.0f64; dims];
-    let wanted = rows.iter().filter_map(|&row| matrix.chunks_exact(dims).nth(row as usize));
+    let wanted = rows
+        .iter()
+        .filter_map(|&row| matrix.chunks_exact(dims).nth(row as usize));
     for row in wanted {
-        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += f64::from(*value));
     }
     let count = rows.len().max(1) as f64;
     sums.iter().map(|sum| (sum / count) as f32).collect()

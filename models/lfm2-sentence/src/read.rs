@@ -27,11 +27,7 @@ impl Sentence {
                 "the sentence {shown:?} has no token that a mean could be over"
             )));
         }
-        Ok(Self {
-            ids,
-            averaged,
-            cut,
-        })
+        Ok(Self { ids, averaged, cut })
     }
 }
 
@@ -63,7 +59,9 @@ pub(crate) fn document(
 ) -> Result<(Sentence, TokenInput)> {
     let reader = model.reader();
     let input = reader.document(text)?;
-    let beginning = model.tokenizer().encode("", SpecialTokens::Parse, Bos::Add)?;
+    let beginning = model
+        .tokenizer()
+        .encode("", SpecialTokens::Parse, Bos::Add)?;
     let lead = match frame {
         Frame::In => 0,
         Frame::Out => beginning.len() + usize::from(reader.document_prefix().is_some()),

@@ -31,7 +31,9 @@ impl FromStr for Site {
             "final" => Ok(Self::Final),
             number => match number.parse() {
                 Ok(number) => Ok(Self::Layer(number)),
-                Err(_) => Err(format!("expected the number of a layer or \"final\", found {text:?}")),
+                Err(_) => Err(format!(
+                    "expected the number of a layer or \"final\", found {text:?}"
+                )),
             },
         }
     }

@@ -15,7 +15,10 @@ fn tiny() -> PathBuf {
 
 fn open(folder: &Path) -> Result<SentenceEncoder> {
     let checkpoint = Checkpoint::open(&folder.to_path_buf().into(), &OpenOptions::default())?;
-    Ok(SentenceEncoder::from_checkpoint(&checkpoint, &LoadOptions::default())?)
+    Ok(SentenceEncoder::from_checkpoint(
+        &checkpoint,
+        &LoadOptions::default(),
+    )?)
 }
 
 fn encode(
@@ -25,14 +28,20 @@ fn encode(
     options: &EncodeOptions,
 ) -> Result<Vec<Vec<f32>>> {
     let found = encoder.encode(texts, sites, options, &mut |_| ControlFlow::Continue(()))?;
-    Ok(found.vectors.into_iter().map(|vectors| vectors.values).collect())
+    Ok(found
+        .vectors
+        .into_iter()
+        .map(|vectors| vectors.values)
+        .collect())
 }
 
 /// A list of lists of numbers.
 fn matrix(json: &Value) -> Vec<Vec<f32>> {
     let row = |row: &Value| {
         let numbers = row.as_array().into_iter().flatten();
-        numbers.filter_map(|n| n.as_f64().map(|n| n as f32)).collect()
+        numbers
+            .filter_map(|n| n.as_f64().map(|n| n as f32))
+            .collect()
     };
     json.as_array().into_iter().flatten().map(row).collect()
 }
@@ -41,18 +50,32 @@ fn matrix(json: &Value) -> Vec<Vec<f32>> {
 fn every_layer_is_the_references() -> Result<()> {
     let encoder = open(&tiny())?;
     assert_eq!(encoder.kind(), EncoderKind::Bert);
-    assert_eq!(encoder.sites(), [Site::Layer(0), Site::Layer(1), Site::Layer(2), Site::Final]);
+    assert_eq!(
+        encoder.sites(),
+        [Site::Layer(0), Site::Layer(1), Site::Layer(2), Site::Final]
+    );
     let cases: Value = serde_json::from_slice(&std::fs::read(tiny().join("cases.json"))?)?;
     let cases = cases["cases"].as_array().context("no cases")?;
-    let texts: Vec<String> = cases.iter().filter_map(|case| Some(case["text"].as_str()?.to_owned())).collect();
+    let texts: Vec<String> = cases
+        .iter()
+        .filter_map(|case| Some(case["text"].as_str()?.to_owned()))
+        .collect();
     for (frame, key) in [(Frame::In, "means"), (Frame::Out, "means_inside")] {
         let options = EncodeOptions::default().with_frame(frame);
         let found = encode(&encoder, &texts, &encoder.sites(), &options)?;
         for (number, case) in cases.iter().enumerate() {
             for (layer, expected) in matrix(&case[key]).iter().enumerate() {
                 let found = &found[layer][number * 36..(number + 1) * 36];
-                let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                ensure!(off < 1e-5, "{key} of {:?}, layer {layer}: off by {off}", texts[number]);
+                let off = found
+                    .iter()
+                    .zip(expected)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f32::max);
+                ensure!(
+                    off < 1e-5,
+                    "{key} of {:?}, layer {layer}: off by {off}",
+                    texts[number]
+                );
             }
         }
     }
@@ -64,7 +87,12 @@ fn long_texts_are_cut_and_counted() -> Result<()> {
     let encoder = open(&tiny())?;
     let long = "the cat sleeps and ".repeat(30);
     let texts = ["rain".to_owned(), long];
-    let found = encoder.encode(&texts, &[Site::Final], &EncodeOptions::default(), &mut |_| ControlFlow::Continue(()))?;
+    let found = encoder.encode(
+        &texts,
+        &[Site::Final],
+        &EncodeOptions::default(),
+        &mut |_| ControlFlow::Continue(()),
+    )?;
     assert_eq!((found.cut, found.kept), (1, 0));
     Ok(())
 }
@@ -75,7 +103,10 @@ fn changed(file: &str, change: impl FnOnce(Value) -> Value) -> Result<tempfile::
     for entry in std::fs::read_dir(tiny())? {
         let path = entry?.path();
         if path.is_file() {
-            std::fs::copy(&path, folder.path().join(path.file_name().context("a name")?))?;
+            std::fs::copy(
+                &path,
+                folder.path().join(path.file_name().context("a name")?),
+            )?;
         }
     }
     let path = folder.path().join(file);
@@ -88,10 +119,38 @@ fn changed(file: &str, change: impl FnOnce(Value) -> Value) -> Result<tempfile::
 fn files_that_contradict_each_other_are_refused() -> Result<()> {
     type Change = fn(Value) -> Value;
     let cases: [(&str, Change, &str); 4] = [
-        ("config.json", |mut json| { json["num_hidden_layers"] = 4.into(); json }, "encoder.layer.3"),
-        ("config.json", |mut json| { json["vocab_size"] = 50.into(); json }, "vocab_size"),
-        ("config.json", |mut json| { json["model_type"] = "mpnet".into(); json }, "mpnet"),
-        ("sentence_bert_config.json", |mut json| { json["max_seq_length"] = 2.into(); json }, "max_seq_length"),
+        (
+            "config.json",
+            |mut json| {
+                json["num_hidden_layers"] = 4.into();
+                json
+            },
+            "encoder.layer.3",
+        ),
+        (
+            "config.json",
+            |mut json| {
+                json["vocab_size"] = 50.into();
+                json
+            },
+            "vocab_size",
+        ),
+        (
+            "config.json",
+            |mut json| {
+                json["model_type"] = "mpnet".into();
+                json
+            },
+            "mpnet",
+        ),
+        (
+            "sentence_bert_config.json",
+            |mut json| {
+                json["max_seq_length"] = 2.into();
+                json
+            },
+            "max_seq_length",
+        ),
     ];
     for (file, change, named) in cases {
         let folder = changed(file, change)?;
@@ -109,7 +168,9 @@ fn a_broken_tokenizer_is_named() -> Result<()> {
     let folder = changed("tokenizer.json", |json| json)?;
     std::fs::remove_file(folder.path().join("tokenizer.json"))?;
     let error = open(folder.path()).err().context("opened")?;
-    let kind = error.downcast_ref::<lfm2_sentence::Error>().map(lfm2_sentence::Error::kind);
+    let kind = error
+        .downcast_ref::<lfm2_sentence::Error>()
+        .map(lfm2_sentence::Error::kind);
     assert_eq!(kind, Some(ErrorKind::NotFound));
     Ok(())
 }
@@ -118,7 +179,9 @@ fn a_broken_tokenizer_is_named() -> Result<()> {
 /// references, which `LFM2_GOLDEN` has beside the pairs that they are of.
 #[test]
 fn minilm_embeds_as_in_the_references() -> Result<()> {
-    let (Some(folder), Some(golden)) = (std::env::var_os("LFM2_MINILM_MODEL"), lfm2_golden::folder()) else {
+    let (Some(folder), Some(golden)) =
+        (std::env::var_os("LFM2_MINILM_MODEL"), lfm2_golden::folder())
+    else {
         println!("left out: LFM2_MINILM_MODEL and LFM2_GOLDEN name no folders");
         return Ok(());
     };
@@ -129,18 +192,39 @@ fn minilm_embeds_as_in_the_references() -> Result<()> {
     }
     let encoder = open(Path::new(&folder))?;
     for name in ["negation", "synonym", "tense"] {
-        let facts: Value = serde_json::from_slice(&std::fs::read(golden.join(format!("ldsp/real_{name}.json")))?)?;
-        let rows: Vec<usize> = facts["csv_rows"].as_array().into_iter().flatten()
-            .filter_map(|row| usize::try_from(row.as_u64()?).ok()).collect();
+        let facts: Value = serde_json::from_slice(&std::fs::read(
+            golden.join(format!("ldsp/real_{name}.json")),
+        )?)?;
+        let rows: Vec<usize> = facts["csv_rows"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|row| usize::try_from(row.as_u64()?).ok())
+            .collect();
         let set = lfm2_analysis::PairSet::read(&pairs.join(format!("{name}_ldsps.csv")))?;
-        let texts: Vec<String> = rows.iter().filter_map(|&row| Some(set.pairs().get(row)?.first.clone())).collect();
-        ensure!(!texts.is_empty() && texts.len() == rows.len(), "{name}: rows {} of {}", texts.len(), rows.len());
+        let texts: Vec<String> = rows
+            .iter()
+            .filter_map(|&row| Some(set.pairs().get(row)?.first.clone()))
+            .collect();
+        ensure!(
+            !texts.is_empty() && texts.len() == rows.len(),
+            "{name}: rows {} of {}",
+            texts.len(),
+            rows.len()
+        );
         let found = encode(&encoder, &texts, &[Site::Final], &EncodeOptions::default())?;
         let source = lfm2_hub::SafetensorsSource::open(
-            &golden.join(format!("ldsp/real_{name}.safetensors")), lfm2_hub::Mapping::Read, &lfm2_hub::Limits::default())?;
+            &golden.join(format!("ldsp/real_{name}.safetensors")),
+            lfm2_hub::Mapping::Read,
+            &lfm2_hub::Limits::default(),
+        )?;
         let count = found[0].len();
         let expected = lfm2_hub::TensorSource::elements(&source, "first", 0..count)?;
-        let off = found[0].iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let off = found[0]
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         ensure!(off < 1e-5, "{name}: off by {off}");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::summary::{findings, percent};
-use super::svg::{self, Bar, Curve, PARTS, Scale, escape};
+use super::svg::{self, Axis, Bar, Curve, PARTS, Scale, escape};
 use super::{DimensionShares, Report, ReportInfo};
 use crate::study::{ClassifierStudy, LayerStudy, PropertyStudy, Study, StudyOptions};
 
@@ -49,7 +49,11 @@ pub(super) fn page(report: &Report<'_>) -> String {
             .sum::<usize>(),
         source = escape(or(&info.pairs, "an unnamed source")),
     );
-    section(&mut out, "In short", &list(&findings(study, layers, shares)));
+    section(
+        &mut out,
+        "In short",
+        &list(&findings(study, layers, shares)),
+    );
     section(&mut out, "Properties", &properties(study));
     section(
         &mut out,
@@ -224,7 +228,11 @@ pub(super) fn share_map(shares: &[DimensionShares]) -> String {
         .iter()
         .map(|set| (set.name.as_str(), set.shares.as_slice()))
         .collect();
-    let most = rows.iter().flat_map(|(_, shares)| *shares).copied().fold(1e-9, f64::max);
+    let most = rows
+        .iter()
+        .flat_map(|(_, shares)| *shares)
+        .copied()
+        .fold(1e-9, f64::max);
     svg::heat_map(
         "Share of every dimension (across) in MaxSim, for the pairs of every property (down)",
         &Scale {
@@ -259,13 +267,12 @@ pub(super) fn layer_curves(study: &Study, layers: &[LayerStudy]) -> String {
         .map(|(name, values)| Curve { name, values })
         .collect();
     let names: Vec<&str> = layers.iter().map(|layer| layer.layer.as_str()).collect();
-    let below = match (names.first(), names.last()) {
-        (Some(first), Some(last)) => format!("layer, from {first} to {last}"),
-        _ => String::new(),
-    };
     svg::curves(
         "Accuracy with all dimensions of a layer",
-        &below,
+        Axis {
+            name: "layer",
+            places: &names,
+        },
         &curves,
         &[("guessing", 0.5)],
     )
@@ -293,7 +300,10 @@ pub(super) fn climb(property: &PropertyStudy, options: &StudyOptions) -> String 
     let target = format!("{:.0} % of all", 100.0 * options.reach);
     svg::curves(
         &format!("{}: accuracy with the best dimensions", property.name),
-        "best dimensions used",
+        Axis {
+            name: "best dimensions used",
+            places: &[],
+        },
         &[Curve {
             name: &property.name,
             values: &found.climb,

@@ -30,8 +30,14 @@ pub(super) fn of_svg(svg: &str) -> Result<Vec<u8>> {
     let pixels = size.and_then(|size| Pixmap::new(size.width(), size.height()));
     let mut pixels = pixels.ok_or_else(|| wrong(format!("a picture of size {:?}", tree.size())))?;
     pixels.fill(Color::WHITE);
-    resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
-    pixels.encode_png().map_err(|error| wrong(error.to_string()))
+    resvg::render(
+        &tree,
+        Transform::from_scale(SCALE, SCALE),
+        &mut pixels.as_mut(),
+    );
+    pixels
+        .encode_png()
+        .map_err(|error| wrong(error.to_string()))
 }
 
 /// The only font there is, for every name.

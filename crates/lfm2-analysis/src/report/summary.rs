@@ -156,7 +156,11 @@ fn layers_of(layers: &[LayerStudy]) -> Option<String> {
 
 /// How many dimensions a late-interaction score hardly uses.
 fn lightest(shares: &[DimensionShares]) -> Option<String> {
-    let dims = shares.iter().map(|set| set.shares.len()).min().filter(|dims| *dims > 0)?;
+    let dims = shares
+        .iter()
+        .map(|set| set.shares.len())
+        .min()
+        .filter(|dims| *dims > 0)?;
     let even = 1.0 / dims as f64;
     let mean = |dim: usize| {
         let own = shares.iter().filter_map(|set| set.shares.get(dim));

@@ -97,7 +97,8 @@ pub(super) fn heat_map(title: &str, scale: &Scale<'_>, rows: &[(&str, &[f64])]) 
     let bottom = rows.len() as f64 * ROW;
     let mut out = open(WIDTH, bottom + 62.0, title);
     let cell = (WIDTH - LEFT - 10.0) / columns.max(1) as f64;
-    let level = |value: f64| ((value / scale.most * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
+    let level =
+        |value: f64| ((value / scale.most * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
     let mut shapes = vec![String::new(); LEVELS];
     for (row, (name, values)) in rows.iter().enumerate() {
         let top = row as f64 * ROW;
@@ -203,6 +204,10 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
         let mut x = left;
         for (part, (name, fill)) in bar.parts.iter().zip(PARTS) {
             let width = part * length;
+            if width < 0.005 {
+                // Nothing to see, and no rectangle to some programs.
+                continue;
+            }
             let _ = writeln!(
                 out,
                 "<rect x=\"{x:.2}\" y=\"{top}\" width=\"{width:.2}\" height=\"{}\" fill=\"{fill}\">\
@@ -221,6 +226,23 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     }
     out.push_str("</svg>\n");
     out
+}
+
+/// What is below curves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Axis<'a> {
+    pub(super) name: &'a str,
+    /// What the places are called; without names they are numbers from 1.
+    pub(super) places: &'a [&'a str],
+}
+
+impl Axis<'_> {
+    fn place(&self, number: usize) -> String {
+        match self.places.get(number - 1) {
+            Some(name) => (*name).to_owned(),
+            None => number.to_string(),
+        }
+    }
 }
 
 /// A line over whole numbers from 1.
@@ -274,7 +296,7 @@ impl Plane {
         line(out, (Self::LEFT, y), (Self::RIGHT, y), style);
     }
 
-    fn grid(&self, out: &mut String, below: &str, count: usize) {
+    fn grid(&self, out: &mut String, below: Axis<'_>, count: usize) {
         let mut mark = 1.0;
         while mark > self.least - 0.01 {
             self.across(out, mark, "stroke-opacity=\"0.15\"");
@@ -288,13 +310,18 @@ impl Plane {
             mark -= 0.1;
         }
         let step = tick_step(count);
-        for tick in (1..=count).filter(|tick| *tick == 1 || tick % step == 0) {
+        let is_marked = |tick: &usize| match below.places {
+            [] => *tick == 1 || tick.is_multiple_of(step),
+            // Names start wherever they do, and the last one is worth knowing.
+            _ => *tick == count || ((tick - 1).is_multiple_of(step) && tick + step / 2 < count),
+        };
+        for tick in (1..=count).filter(is_marked) {
             text(
                 out,
                 self.x(tick - 1),
                 Self::BOTTOM + 16.0,
                 "middle",
-                &tick.to_string(),
+                &below.place(tick),
             );
         }
         text(
@@ -302,7 +329,7 @@ impl Plane {
             (Self::LEFT + Self::RIGHT) / 2.0,
             Self::BOTTOM + 34.0,
             "middle",
-            below,
+            below.name,
         );
     }
 
@@ -324,7 +351,7 @@ impl Plane {
         }
     }
 
-    fn curve(&self, out: &mut String, curve: &Curve<'_>, stroke: &str) {
+    fn curve(&self, out: &mut String, curve: &Curve<'_>, below: Axis<'_>, stroke: &str) {
         let point = |(at, value): (usize, &f64)| format!("{:.1},{:.1}", self.x(at), self.y(*value));
         let points: Vec<String> = curve.values.iter().enumerate().map(point).collect();
         let _ = writeln!(
@@ -339,7 +366,7 @@ impl Plane {
                 self.x(last),
                 self.y(*value),
                 escape(curve.name),
-                last + 1
+                below.place(last + 1)
             );
         }
     }
@@ -357,7 +384,7 @@ fn count(curves: &[Curve<'_>]) -> usize {
 /// Accuracies over counts: the curves and some levels.
 pub(super) fn curves(
     title: &str,
-    below: &str,
+    below: Axis<'_>,
     curves: &[Curve<'_>],
     levels: &[Level<'_>],
 ) -> String {
@@ -372,7 +399,7 @@ pub(super) fn curves(
     plane.levels(&mut out, levels);
     let coloured = || curves.iter().zip(LINES.iter().cycle());
     for (curve, stroke) in coloured() {
-        plane.curve(&mut out, curve, stroke);
+        plane.curve(&mut out, curve, below, stroke);
     }
     if curves.len() > 1 {
         for (at, (curve, fill)) in coloured().enumerate() {
@@ -396,6 +423,27 @@ mod tests {
         name: "EDI",
         most: 1.0,
     };
+
+    const X: Axis<'_> = Axis {
+        name: "x",
+        places: &[],
+    };
+
+    #[test]
+    fn places_have_their_names() {
+        let line = Curve {
+            name: "a",
+            values: &[0.5, 0.7, 0.9],
+        };
+        let axis = Axis {
+            name: "layer",
+            places: &["0", "1", "final"],
+        };
+        let picture = curves("t", axis, std::slice::from_ref(&line), &[]);
+        assert!(picture.contains(">0</text>") && picture.contains(">final</text>"));
+        assert!(!picture.contains(">3</text>"), "{picture}");
+        assert!(curves("t", X, &[line], &[]).contains(">3</text>"));
+    }
 
     #[test]
     fn reserved_characters_are_put_aside() {
@@ -439,7 +487,7 @@ mod tests {
         for picture in [
             heat_map("t", &EDI, &[]),
             bars("t", &[]),
-            curves("t", "x", &[], &[("chance", 0.5)]),
+            curves("t", X, &[], &[("chance", 0.5)]),
         ] {
             assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
             assert!(

@@ -195,13 +195,7 @@ pub(super) fn classifier(classifier: &ClassifierStudy) -> String {
 
 /// Accuracies with all dimensions of each layer.
 pub(super) fn layers(layers: &[LayerStudy]) -> String {
-    let mut table = Table::new(&[
-        "layer",
-        "property",
-        "dimensions",
-        "baseline",
-        "significant",
-    ]);
+    let mut table = Table::new(&["layer", "property", "dimensions", "baseline", "significant"]);
     for layer in layers {
         for property in &layer.properties {
             table.row(&[

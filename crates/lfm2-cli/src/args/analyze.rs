@@ -230,7 +230,8 @@ impl FromStr for Layers {
         if text == "all" {
             return Ok(Self::All);
         }
-        let sites: Result<Vec<Site>, String> = text.split(',').map(|part| part.trim().parse()).collect();
+        let sites: Result<Vec<Site>, String> =
+            text.split(',').map(|part| part.trim().parse()).collect();
         let mut sites = sites.map_err(|wrong| format!("{wrong}, or \"all\" alone"))?;
         sites.sort_unstable();
         sites.dedup();
@@ -335,9 +336,19 @@ mod tests {
     fn layers_are_read_in_order_and_once() {
         assert_eq!("all".parse(), Ok(Layers::All));
         let found = "final, 3,0,3".parse();
-        assert_eq!(found, Ok(Layers::These(vec![Site::Layer(0), Site::Layer(3), Site::Final])));
+        assert_eq!(
+            found,
+            Ok(Layers::These(vec![
+                Site::Layer(0),
+                Site::Layer(3),
+                Site::Final
+            ]))
+        );
         for text in ["", "1,", "last", "-1"] {
-            assert!(text.parse::<Layers>().unwrap_err().contains("all"), "{text}");
+            assert!(
+                text.parse::<Layers>().unwrap_err().contains("all"),
+                "{text}"
+            );
         }
     }
 
@@ -353,14 +364,20 @@ mod tests {
             seed: 7,
         };
         let options = rules.options();
-        assert_eq!((options.split, options.select), (SplitBy::Pair, Select::All));
+        assert_eq!(
+            (options.split, options.select),
+            (SplitBy::Pair, Select::All)
+        );
         assert_eq!((options.keep, options.seed), (1, 7));
     }
 
     #[test]
     fn built_in_models_have_names() {
         let source = |text: &str| text.parse::<EncoderSource>().unwrap();
-        assert!(matches!(source("lfm2-tiny-colbert"), EncoderSource::Builtin(Builtin::Colbert)));
+        assert!(matches!(
+            source("lfm2-tiny-colbert"),
+            EncoderSource::Builtin(Builtin::Colbert)
+        ));
         assert!(matches!(source("a/b"), EncoderSource::Source(_)));
     }
 }

@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use analyze::{
     AnalyzeArgs, AnalyzeCommand, Builtin, DimsArgs, EncoderArgs, EncoderSource, Layers, PairArgs,
-    PruneArgs, RuleArgs,
+    PruneArgs,
 };
 pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, TestArgs};

@@ -89,7 +89,8 @@ pub(crate) fn sentence_encoder(args: &EncoderArgs) -> Result<(SentenceEncoder, S
         }
         Ok(source) => {
             let name = source.to_string();
-            let opened = Checkpoint::open(&source, &files(args.offline)).doing("opening", source)?;
+            let opened =
+                Checkpoint::open(&source, &files(args.offline)).doing("opening", source)?;
             (opened, name)
         }
     };

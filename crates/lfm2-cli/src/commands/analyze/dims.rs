@@ -49,7 +49,11 @@ pub(super) fn run(args: &DimsArgs) -> Result<()> {
     let mut notes = vec![format!(
         "embeddings: mean over the tokens of a sentence at layer {}, tokens that the model puts around it {}",
         args.layer,
-        if args.without_frame { "left out" } else { "included" }
+        if args.without_frame {
+            "left out"
+        } else {
+            "included"
+        }
     )];
     notes.append(&mut pairs.notes);
     let info = ReportInfo {
@@ -58,7 +62,9 @@ pub(super) fn run(args: &DimsArgs) -> Result<()> {
         command: command(std::env::args()),
         notes,
     };
-    let report = Report::new(&study, &info).with_layers(&layers).with_shares(&shares);
+    let report = Report::new(&study, &info)
+        .with_layers(&layers)
+        .with_shares(&shares);
     report.write(&args.out)?;
     show(args, &study, &layers)
 }
@@ -73,9 +79,18 @@ fn encode(
     sites: &[Site],
     watch: &Watch,
 ) -> Result<Encoded> {
-    let folder = args.cache.clone().unwrap_or_else(|| args.out.join("embeddings"));
-    let frame = if args.without_frame { Frame::Out } else { Frame::In };
-    let options = EncodeOptions::default().with_frame(frame).with_cache(EmbeddingCache::new(folder));
+    let folder = args
+        .cache
+        .clone()
+        .unwrap_or_else(|| args.out.join("embeddings"));
+    let frame = if args.without_frame {
+        Frame::Out
+    } else {
+        Frame::In
+    };
+    let options = EncodeOptions::default()
+        .with_frame(frame)
+        .with_cache(EmbeddingCache::new(folder));
     let bar = progress::bar(2 * pairs.count() as u64, "sentences");
     let (mut encoded, mut done) = (Vec::with_capacity(pairs.sets.len()), 0);
     for set in &pairs.sets {
@@ -125,7 +140,12 @@ impl Work<'_> {
         let bar = progress::bar(self.pairs.sets.len() as u64, "properties");
         let shown = Shown(bar);
         let study = self.at(site, |properties| {
-            Ok(Study::run(properties, self.options, &shown, self.watch.switch())?)
+            Ok(Study::run(
+                properties,
+                self.options,
+                &shown,
+                self.watch.switch(),
+            )?)
         })?;
         shown.0.finish_and_clear();
         Ok(study)
@@ -137,7 +157,12 @@ impl Work<'_> {
         let read = |&site: &Site| {
             let found = self.at(site, |properties| {
                 let name = site.to_string();
-                Ok(LayerStudy::run(name, properties, self.options, self.watch.switch())?)
+                Ok(LayerStudy::run(
+                    name,
+                    properties,
+                    self.options,
+                    self.watch.switch(),
+                )?)
             });
             bar.inc(1);
             found
@@ -191,7 +216,9 @@ fn shares(model: &ColbertModel, pairs: &Pairs, watch: &Watch) -> Result<Vec<Dime
             let documents = model.encode_documents(&documents)?;
             for (query, document) in model.encode_queries(&queries)?.iter().zip(&documents) {
                 let parts = dimension_parts(query.view()?, document.view()?)?;
-                sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+                sums.iter_mut()
+                    .zip(parts)
+                    .for_each(|(sum, part)| *sum += part);
             }
             bar.inc(batch.len() as u64);
             if watch.is_cancelled() {
@@ -240,7 +267,10 @@ fn show(args: &DimsArgs, study: &Study, layers: &[LayerStudy]) -> Result<()> {
             layers,
         });
     }
-    let low = study.properties.first().map_or(0, |property| property.evaluation.low_dims);
+    let low = study
+        .properties
+        .first()
+        .map_or(0, |property| property.evaluation.low_dims);
     let head = [
         "".to_owned(),
         "all".to_owned(),
@@ -255,8 +285,15 @@ fn show(args: &DimsArgs, study: &Study, layers: &[LayerStudy]) -> Result<()> {
     for property in &study.properties {
         let found = &property.evaluation;
         let share = |value: f64| format!("{value:.4}");
-        let needed = found.dims_needed.map_or("-".to_owned(), |count| count.to_string());
-        let top = property.order.first().zip(property.order.first().and_then(|&dim| property.scores.edi.get(dim)));
+        let needed = found
+            .dims_needed
+            .map_or("-".to_owned(), |count| count.to_string());
+        let top = property.order.first().zip(
+            property
+                .order
+                .first()
+                .and_then(|&dim| property.scores.edi.get(dim)),
+        );
         rows.push(vec![
             property.name.clone(),
             share(found.baseline),

@@ -52,10 +52,15 @@ impl Pairs {
 fn written(args: &PairArgs, seed: u64) -> Result<Pairs> {
     let contrasts = match &args.only[..] {
         [] => Contrast::ALL.to_vec(),
-        only => Contrast::ALL.into_iter().filter(|contrast| only.contains(contrast)).collect(),
+        only => Contrast::ALL
+            .into_iter()
+            .filter(|contrast| only.contains(contrast))
+            .collect(),
     };
     let count = args.count.map_or(WRITTEN, usize::from);
-    let sets = contrasts.into_iter().map(|contrast| generate(contrast, count, seed));
+    let sets = contrasts
+        .into_iter()
+        .map(|contrast| generate(contrast, count, seed));
     Ok(Pairs {
         sets: sets.collect::<Result<_, _>>()?,
         source: format!("the built-in grammar, seed {seed}"),
@@ -67,8 +72,14 @@ fn written(args: &PairArgs, seed: u64) -> Result<Pairs> {
 fn note(set: &PairSet) -> Option<String> {
     let reading = set.reading()?;
     let counts = [
-        (reading.dropped_for(DropReason::OneSided), "rows without two sentences left out"),
-        (reading.dropped_for(DropReason::TooManyCells), "rows with too many cells left out"),
+        (
+            reading.dropped_for(DropReason::OneSided),
+            "rows without two sentences left out",
+        ),
+        (
+            reading.dropped_for(DropReason::TooManyCells),
+            "rows with too many cells left out",
+        ),
         (reading.trimmed, "sentences had spaces around them"),
         (set.duplicates(), "pairs are there more than once"),
         (set.equal_sides(), "pairs have two equal sentences"),

@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use lfm2::hub::{self, Overwrite, write_atomic};
 use lfm2::retrieval::index::{
-    self, CreateOptions, Document, Index, SearchOptions, WriteOptions,
+    self, CreateOptions, Document, Index, IndexError, SearchOptions, StoredVectors, WriteOptions,
 };
 use lfm2::retrieval::{
-    Collection, Engine, Hits, Metric, Query, RetrievalModel, TokenVectors, dimension_values,
-    write_pruned,
+    Collection, Engine, Hits, MatRef, Metric, Query, RetrievalModel, TokenVectors,
+    dimension_values, write_pruned,
 };
 use serde::Serialize;
 
@@ -61,13 +61,18 @@ pub(super) fn run(args: &PruneArgs) -> Result<()> {
     // Neighbours in a file are often alike, so the halves are interleaved.
     let (ranking, test) = halves(&queries);
     if ranking.is_empty() || test.is_empty() {
-        let text = format!("{}: expected at least 2 judged questions, found {}", args.data.display(), queries.len());
+        let text = format!(
+            "{}: expected at least 2 judged questions, found {}",
+            args.data.display(),
+            queries.len()
+        );
         return Err(invalid(text));
     }
     let interrupt = Interrupt::install()?;
     let checkpoint = open::retrieval_checkpoint(&args.model)?;
     let origin = checkpoint.origin().to_owned();
-    let model = RetrievalModel::from_checkpoint(&checkpoint, &open::load(args.model.device)?).doing("opening", &origin)?;
+    let model = RetrievalModel::from_checkpoint(&checkpoint, &open::load(args.model.device)?)
+        .doing("opening", &origin)?;
     let counts = counts(args, &model, &origin)?;
     let watch = interrupt.watch();
     let temporary = tempfile::tempdir().context("making a folder for the index")?;
@@ -81,30 +86,8 @@ pub(super) fn run(args: &PruneArgs) -> Result<()> {
     let values = trial.values(&ranking)?;
     let order = descending(&values);
     let test = trial.read(&test)?;
-    let bar = progress::bar(2 * counts.len() as u64 + 1, "indexes");
-    let whole = trial.ndcg(&test, &order, &temporary.path().join("whole"))?;
-    bar.inc(1);
-    let drawn = shuffled(order.len(), args.seed);
-    let mut pruned = Vec::with_capacity(counts.len());
-    for &kept in &counts {
-        let folder = args.out.join(format!("keep-{kept}"));
-        let mut best = order[..kept].to_vec();
-        best.sort_unstable();
-        let measure = |dims: &[usize], name: &str| {
-            let found = trial.ndcg(&test, dims, &temporary.path().join(format!("{name}-{kept}")));
-            bar.inc(1);
-            found
-        };
-        pruned.push(Pruned {
-            kept,
-            ndcg_at_10: measure(&best, "best")?,
-            random_ndcg_at_10: measure(&drawn[..kept], "random")?,
-            folder: folder.display().to_string(),
-        });
-        write_pruned(&checkpoint, &best, &folder)?;
-    }
-    bar.finish_and_clear();
-    let outcome = Outcome {
+    let whole = trial.ndcg(&test, &order, temporary.path())?;
+    let mut outcome = Outcome {
         model: origin,
         data: args.data.display().to_string(),
         dimensions: order.len(),
@@ -112,10 +95,26 @@ pub(super) fn run(args: &PruneArgs) -> Result<()> {
         ranking_questions: ranking.len(),
         test_questions: test.len(),
         ndcg_at_10: whole,
-        pruned,
+        pruned: Vec::with_capacity(counts.len()),
         values,
         order,
     };
+    let drawn = shuffled(outcome.dimensions, args.seed);
+    let bar = progress::bar(counts.len() as u64, "numbers of dimensions");
+    for &kept in &counts {
+        let folder = args.out.join(format!("keep-{kept}"));
+        let mut best = outcome.order[..kept].to_vec();
+        best.sort_unstable();
+        outcome.pruned.push(Pruned {
+            kept,
+            ndcg_at_10: trial.ndcg(&test, &best, temporary.path())?,
+            random_ndcg_at_10: trial.ndcg(&test, &drawn[..kept], temporary.path())?,
+            folder: folder.display().to_string(),
+        });
+        write_pruned(&checkpoint, &best, &folder)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
     write(&args.out, &outcome)?;
     match args.json {
         true => json_line(&outcome),
@@ -145,7 +144,10 @@ fn counts(args: &PruneArgs, model: &RetrievalModel, origin: &str) -> Result<Vec<
     counts.dedup();
     match counts.first() {
         Some(&most) if most > model.dim() => {
-            let text = format!("--keep {most}: {origin} gives vectors of {} numbers", model.dim());
+            let text = format!(
+                "--keep {most}: {origin} gives vectors of {} numbers",
+                model.dim()
+            );
             Err(invalid(text))
         }
         _ => Ok(counts),
@@ -205,12 +207,16 @@ impl<'a> Trial<'a> {
             let options = SearchOptions::top(OTHERS + answers.len());
             let hits = self.exact.search(vectors.view()?, &options)?;
             let others = hits.into_iter().map(|hit| hit.document.id);
-            let others = others.filter(|id| !answers.contains(id.as_str())).take(OTHERS);
+            let others = others
+                .filter(|id| !answers.contains(id.as_str()))
+                .take(OTHERS);
             let others = self.documents(others)?;
             let relevant = self.documents(answers.iter().map(|id| (*id).to_owned()))?;
-            let values = dimension_values(vectors.view()?, &relevant, &others)?;
+            let values = dimension_values(vectors.view()?, &views(&relevant)?, &views(&others)?)?;
             let count = queries.len() as f64;
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value / count);
+            sums.iter_mut()
+                .zip(values)
+                .for_each(|(sum, value)| *sum += value / count);
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -218,9 +224,9 @@ impl<'a> Trial<'a> {
     }
 
     /// The vectors of those of these documents that are there.
-    fn documents(&self, ids: impl Iterator<Item = String>) -> Result<Vec<TokenVectors>> {
+    fn documents(&self, ids: impl Iterator<Item = String>) -> Result<Vec<StoredVectors>> {
         let found = ids.map(|id| self.exact.vectors(&id));
-        let found: Vec<Option<TokenVectors>> = found.collect::<Result<_, _>>()?;
+        let found: Vec<Option<StoredVectors>> = found.collect::<Result<_, _>>()?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -229,16 +235,26 @@ impl<'a> Trial<'a> {
         queries.iter().map(read).collect()
     }
 
-    /// Searches an index in `folder` of the dimensions `kept`.
-    fn ndcg(&self, queries: &[(&Query, TokenVectors)], kept: &[usize], folder: &Path) -> Result<f64> {
+    /// Searches an index of the dimensions `kept`, which lies in `scratch` meanwhile.
+    fn ndcg(
+        &self,
+        queries: &[(&Query, TokenVectors)],
+        kept: &[usize],
+        scratch: &Path,
+    ) -> Result<f64> {
+        let folder = scratch.join("pruned");
         let options = CreateOptions::new(self.model.id().as_str(), kept.len());
-        let mut index = index::create(folder, &options.with_engine(Engine::Exact))?;
+        let mut index = index::create(&folder, &options.with_engine(Engine::Exact))?;
         let mut writer = index.writer(&WriteOptions::default())?;
         for id in self.exact.ids()? {
             self.check()?;
-            let vectors = self.exact.vectors(&id)?.context("a document without vectors")?;
+            let vectors = self
+                .exact
+                .vectors(&id)?
+                .context("a document without vectors")?;
             let vectors = vectors.keep_dimensions(kept)?;
-            writer.put(&Document::new(id), vectors.view()?)?;
+            let view = vectors.view().map_err(IndexError::from)?;
+            writer.put(&Document::new(id), view)?;
         }
         writer.commit()?;
         drop(writer);
@@ -253,9 +269,16 @@ impl<'a> Trial<'a> {
         }
         drop(index);
         // Several indexes of a large collection need not lie there together.
-        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         Ok(Metric::Ndcg.mean(&hits, TOP))
     }
+}
+
+fn views(documents: &[StoredVectors]) -> Result<Vec<MatRef<'_, f32>>> {
+    let views = documents
+        .iter()
+        .map(|document| document.view().map_err(IndexError::from));
+    Ok(views.collect::<Result<_, _>>()?)
 }
 
 /// The tables as files.
@@ -271,13 +294,21 @@ fn write(folder: &Path, outcome: &Outcome) -> Result<()> {
     let mut table = String::from("dimensions,ndcg_at_10,random_ndcg_at_10\n");
     table.push_str(&format!("{},{},\n", outcome.dimensions, outcome.ndcg_at_10));
     for row in &outcome.pruned {
-        table.push_str(&format!("{},{},{}\n", row.kept, row.ndcg_at_10, row.random_ndcg_at_10));
+        table.push_str(&format!(
+            "{},{},{}\n",
+            row.kept, row.ndcg_at_10, row.random_ndcg_at_10
+        ));
     }
     let json = serde_json::to_string_pretty(outcome)? + "\n";
-    for (name, content) in [("dimensions.csv", dimensions), ("prune.csv", table), ("prune.json", json)] {
+    for (name, content) in [
+        ("dimensions.csv", dimensions),
+        ("prune.csv", table),
+        ("prune.json", json),
+    ] {
         let path = folder.join(name);
         write_atomic(&path, Overwrite::Replace, |file| {
-            std::io::Write::write_all(file, content.as_bytes()).map_err(|source| hub::Error::io(&path, source))
+            std::io::Write::write_all(file, content.as_bytes())
+                .map_err(|source| hub::Error::io(&path, source))
         })?;
     }
     Ok(())
@@ -293,7 +324,13 @@ fn text(outcome: &Outcome, folder: &Path) -> String {
         all => format!("{:.1} %", 100.0 * value / all),
     };
     let whole = outcome.ndcg_at_10;
-    rows.push(vec![outcome.dimensions.to_string(), share(whole), part(whole), "-".to_owned(), outcome.model.clone()]);
+    rows.push(vec![
+        outcome.dimensions.to_string(),
+        share(whole),
+        part(whole),
+        "-".to_owned(),
+        outcome.model.clone(),
+    ]);
     for row in &outcome.pruned {
         rows.push(vec![
             row.kept.to_string(),
