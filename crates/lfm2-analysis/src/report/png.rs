@@ -77,7 +77,7 @@ mod tests {
         };
         let named = drawn(&svg::heat_map("t", &scale, &[("Negation", &[0.9; 8])]));
         let unnamed = drawn(&svg::heat_map("t", &scale, &[("", &[0.9; 8])]));
-        assert_eq!((named.width(), named.height()), (1920, 172));
+        assert_eq!((named.width(), named.height()), (1920, 220));
         assert!(ink(&named) > ink(&unnamed) + 200, "letters leave ink");
         assert!(ink(&unnamed) > 20_000, "cells leave ink");
     }

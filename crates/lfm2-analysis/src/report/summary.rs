@@ -8,6 +8,8 @@ use crate::study::{CONTROL, LayerStudy, PropertyStudy, Select, Study};
 const GUESSING: f64 = 0.06;
 /// From this baseline on a property counts as readable from a layer.
 const READABLE: f64 = 0.9;
+/// From this baseline on it is worth saying where a property is kept.
+const CLEAR: f64 = 0.75;
 /// Scores below this on every property count as silent.
 const SILENT: f64 = 0.2;
 
@@ -67,7 +69,8 @@ fn of_property(property: &PropertyStudy, study: &Study) -> String {
         Some(count) => format!("the best {count} alone reach"),
         None => "no choice of dimensions tried reaches".to_owned(),
     };
-    let spread = match found.dims_needed {
+    // Where little can be read, how many dimensions it takes says nothing.
+    let spread = match found.dims_needed.filter(|_| found.baseline >= CLEAR) {
         Some(count) if count <= 3.max(study.dims / 100) => " It is kept in very few places.",
         Some(count) if count * 4 >= study.dims => " It is spread over much of the embedding.",
         _ => "",
@@ -140,18 +143,22 @@ fn layers_of(layers: &[LayerStudy]) -> Option<String> {
         .properties
         .iter()
         .map(|property| property.name.as_str());
-    let parts: Vec<String> = names
-        .filter(|name| *name != CONTROL)
-        .map(|name| match readable(name) {
-            Some(layer) => format!("{name} from layer {layer}"),
-            None => format!("{name} from none"),
-        })
-        .collect();
-    Some(format!(
-        "Readable with {} accuracy: {}.",
-        percent(READABLE),
-        parts.join(", ")
-    ))
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for name in names.filter(|name| *name != CONTROL) {
+        match readable(name) {
+            Some(layer) => found.push(format!("{name} first at layer {layer}")),
+            None => missing.push(name),
+        }
+    }
+    let mut parts = Vec::new();
+    if !found.is_empty() {
+        parts.push(found.join(", "));
+    }
+    if !missing.is_empty() {
+        parts.push(format!("at no layer {}", missing.join(", ")));
+    }
+    let parts = parts.join("; ");
+    (!parts.is_empty()).then(|| format!("Readable with {} accuracy: {parts}.", percent(READABLE)))
 }
 
 /// How many dimensions a late-interaction score hardly uses.

@@ -53,12 +53,19 @@ pub(super) fn colour(value: f64) -> String {
     )
 }
 
+/// Room for the title above a picture.
+const TITLE: f64 = 24.0;
+const CLOSE: &str = "</g>\n</svg>\n";
+
+/// A picture of this size below its title.
 fn open(width: f64, height: f64, title: &str) -> String {
+    let height = height + TITLE;
+    let title = escape(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"currentColor\">\
-         <title>{}</title>\n",
-        escape(title)
+         <title>{title}</title>\n<text x=\"4\" y=\"14\" font-weight=\"bold\">{title}</text>\n\
+         <g transform=\"translate(0 {TITLE})\">\n"
     )
 }
 
@@ -138,7 +145,7 @@ pub(super) fn heat_map(title: &str, scale: &Scale<'_>, rows: &[(&str, &[f64])]) 
         );
     }
     draw_scale(&mut out, bottom + 30.0, scale);
-    out.push_str("</svg>\n");
+    out.push_str(CLOSE);
     out
 }
 
@@ -224,7 +231,7 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
             &format!("{:.2}", bar.parts.iter().sum::<f64>()),
         );
     }
-    out.push_str("</svg>\n");
+    out.push_str(CLOSE);
     out
 }
 
@@ -333,32 +340,27 @@ impl Plane {
         );
     }
 
-    /// Dashed lines; the names of the first two stand to the left, above and below, out of each
-    /// other's way.
+    /// Dashed lines.
     fn levels(&self, out: &mut String, levels: &[Level<'_>]) {
-        for (at, (name, value)) in levels.iter().enumerate() {
+        for (_, value) in levels {
             self.across(
                 out,
                 *value,
                 "stroke-dasharray=\"4 3\" stroke-opacity=\"0.7\"",
             );
-            let (x, y, anchor) = match at {
-                0 => (Self::LEFT + 4.0, -3.0, "start"),
-                1 => (Self::LEFT + 4.0, 12.0, "start"),
-                _ => (Self::RIGHT, -3.0, "end"),
-            };
-            text(out, x, self.y(*value) + y, anchor, name);
         }
     }
 
     fn curve(&self, out: &mut String, curve: &Curve<'_>, below: Axis<'_>, stroke: &str) {
         let point = |(at, value): (usize, &f64)| format!("{:.1},{:.1}", self.x(at), self.y(*value));
         let points: Vec<String> = curve.values.iter().enumerate().map(point).collect();
-        let _ = writeln!(
-            out,
-            "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
-            points.join(" ")
-        );
+        if points.len() > 1 {
+            let _ = writeln!(
+                out,
+                "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
+                points.join(" ")
+            );
+        }
         if let Some((last, value)) = curve.values.iter().enumerate().next_back() {
             let _ = writeln!(
                 out,
@@ -369,6 +371,42 @@ impl Plane {
                 below.place(last + 1)
             );
         }
+    }
+}
+
+/// Names to the right of where curves and levels end, as near as they can without touching each other.
+fn names_at_ends(out: &mut String, plane: &Plane, curves: &[Curve<'_>], levels: &[Level<'_>]) {
+    const APART: f64 = 14.0;
+    let colours = LINES.iter().cycle();
+    let mut ends: Vec<(f64, &str, &str)> = curves
+        .iter()
+        .zip(colours)
+        .filter_map(|(curve, fill)| Some((plane.y(*curve.values.last()?), curve.name, *fill)))
+        .collect();
+    ends.extend(
+        levels
+            .iter()
+            .map(|(name, value)| (plane.y(*value), *name, "currentColor")),
+    );
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Downwards each keeps its distance; what does not fit then moves up again from the bottom.
+    let mut lowest = f64::NEG_INFINITY;
+    for (y, _, _) in &mut ends {
+        *y = y.max(lowest + APART);
+        lowest = *y;
+    }
+    let mut highest = Plane::BOTTOM + APART;
+    for (y, _, _) in ends.iter_mut().rev() {
+        *y = y.min(highest - APART);
+        highest = *y;
+    }
+    for (y, name, fill) in ends {
+        let name = escape(name);
+        let (x, y) = (Plane::RIGHT + 10.0, y + 4.0);
+        let _ = writeln!(
+            out,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{fill}\">{name}</text>"
+        );
     }
 }
 
@@ -389,29 +427,19 @@ pub(super) fn curves(
     levels: &[Level<'_>],
 ) -> String {
     let plane = Plane::new(curves, levels);
-    let names = if curves.len() > 1 {
-        curves.len() as f64 * 16.0
-    } else {
-        0.0
+    // A curve alone is what the title is about.
+    let (named, width) = match curves {
+        [_] => (&[][..], 506.0),
+        several => (several, 560.0),
     };
-    let mut out = open(440.0, Plane::BOTTOM + 44.0 + names, title);
+    let mut out = open(width, Plane::BOTTOM + 44.0, title);
     plane.grid(&mut out, below, count(curves));
     plane.levels(&mut out, levels);
-    let coloured = || curves.iter().zip(LINES.iter().cycle());
-    for (curve, stroke) in coloured() {
+    for (curve, stroke) in curves.iter().zip(LINES.iter().cycle()) {
         plane.curve(&mut out, curve, below, stroke);
     }
-    if curves.len() > 1 {
-        for (at, (curve, fill)) in coloured().enumerate() {
-            let (left, top) = (Plane::LEFT, Plane::BOTTOM + 44.0 + at as f64 * 16.0);
-            let _ = writeln!(
-                out,
-                "<rect x=\"{left}\" y=\"{top}\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
-            );
-            text(&mut out, left + 14.0, top + 9.0, "start", curve.name);
-        }
-    }
-    out.push_str("</svg>\n");
+    names_at_ends(&mut out, &plane, named, levels);
+    out.push_str(CLOSE);
     out
 }
 
