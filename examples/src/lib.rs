@@ -15,5 +15,6 @@
 //! | `transcribe` | a sound file of any length as text, with times |
 //! | `speak` | a text as sound |
 //! | `converse` | a conversation in speech, turn by turn |
+//! | `dimensions` | which dimension of an embedding says what, layer by layer |
 //! | `logits` | the network without any text around it |
 //! | `download` | files from the Hub, with progress (`--features download`) |

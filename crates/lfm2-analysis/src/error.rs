@@ -131,6 +131,12 @@ pub enum Error {
     /// The caller stopped the analysis.
     #[error("stopped by the caller")]
     Cancelled,
+    /// A picture cannot be drawn, which is a fault of this library.
+    #[error("a picture of the report cannot be drawn: {detail}")]
+    Picture {
+        /// What the drawing library said.
+        detail: String,
+    },
     /// A report cannot be put into words, which is a fault of this library.
     #[error("the report cannot be written as json: {0}")]
     Json(#[from] serde_json::Error),
@@ -153,7 +159,7 @@ impl Error {
             | Self::InvalidOption { .. } => ErrorKind::InvalidInput,
             Self::TooLarge { .. } => ErrorKind::Limit,
             Self::Cancelled => ErrorKind::Cancelled,
-            Self::NotConverged { .. } | Self::Json(_) => ErrorKind::Internal,
+            Self::NotConverged { .. } | Self::Picture { .. } | Self::Json(_) => ErrorKind::Internal,
         }
     }
 

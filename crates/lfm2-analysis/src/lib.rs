@@ -11,7 +11,8 @@
 //! | pairs of sentences from a file | [`PairSet::read`] |
 //! | pairs of sentences without a file | [`generate`](generate()) |
 //! | one part alone | [`wilcoxon`](wilcoxon()), [`benjamini_hochberg`], [`mutual_information`], [`Sides`], [`edi`](edi()) |
-//! | tables, pictures and a page to read | [`Study::write`] |
+//! | what can be read from each layer | [`LayerStudy::run`] |
+//! | tables, pictures and a page to read | [`Study::write`], [`Report`] |
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;
@@ -52,12 +53,12 @@ pub use generate::{Contrast, generate};
 pub use information::{EDGES, Information, mutual_information};
 pub use logistic::{Fit, Solver};
 pub use pairs::{DropReason, Dropped, Pair, PairSet, Reading};
-pub use report::{LayerStudy, ReportInfo};
+pub use report::{DimensionShares, Report, ReportInfo};
 pub use sides::{Elimination, Sides};
 pub use split::{Split, SplitBy};
 pub use study::{
-    CONTROL, ClassScore, ClassifierStudy, CrossAccuracy, Evaluation, Property, PropertyStudy,
-    Select, Selection, Study, StudyEvent, StudyOptions, StudyProgress,
+    CONTROL, ClassScore, ClassifierStudy, CrossAccuracy, Evaluation, LayerReading, LayerStudy,
+    Property, PropertyStudy, Select, Selection, Study, StudyEvent, StudyOptions, StudyProgress,
 };
 pub use wilcoxon::{Null, SignedRank, wilcoxon};
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use lfm2_analysis::{
-    Error, LayerStudy, LogP, PairedEmbeddings, Property, ReportInfo, Select, Solver, Split,
-    SplitBy, Study, StudyEvent, StudyOptions, StudyProgress,
+    DimensionShares, Error, LayerStudy, LogP, PairedEmbeddings, Property, Report, ReportInfo,
+    Select, Solver, Split, SplitBy, Study, StudyEvent, StudyOptions, StudyProgress,
 };
 use planted::{Planted, planted};
 use proptest::prelude::*;
@@ -387,12 +387,20 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
         property("control", &sets[1])?,
     ];
     let study = run(&properties, &small())?;
-    let layers: Vec<LayerStudy> = ["0", "1"]
-        .map(|layer| LayerStudy {
-            layer: layer.to_owned(),
-            study: study.clone(),
-        })
-        .to_vec();
+    let layers = ["0", "1"].map(|layer| LayerStudy::run(layer, &properties, &small(), &NEVER));
+    let layers = layers.into_iter().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(
+        layers[1].properties[0].baseline,
+        study.properties[0].evaluation.baseline
+    );
+    assert_eq!(
+        layers[1].properties[0].significant,
+        study.properties[0].significant
+    );
+    let shares = [DimensionShares {
+        name: "one <b>".to_owned(),
+        shares: vec![0.05; 20],
+    }];
     let folder = tempfile::TempDir::new()?;
     let out = folder.path().join("new/report");
     let info = ReportInfo {
@@ -400,7 +408,10 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
         command: "lfm2 analyze dims".to_owned(),
         ..ReportInfo::default()
     };
-    let paths = study.write_with_layers(&out, &info, &layers)?;
+    let report = Report::new(&study, &info)
+        .with_layers(&layers)
+        .with_shares(&shares);
+    let paths = report.write(&out)?;
     assert_eq!(paths.len(), std::fs::read_dir(&out)?.count());
     let page = std::fs::read_to_string(out.join("report.html"))?;
     for part in [
@@ -409,6 +420,7 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
         "lfm2 analyze dims",
         "train-only",
         "Readable with",
+        "0 of 20 dimensions have less than half",
         "<svg",
     ] {
         assert!(page.contains(part), "{part}");
@@ -427,8 +439,9 @@ fn a_report_is_complete_and_needs_no_other_file() -> Result<()> {
     let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("study.json"))?)?;
     let read: Study = serde_json::from_value(saved["study"].clone())?;
     assert_eq!(read.properties[1].order, study.properties[1].order);
-    // Once more over the old files, without layers.
-    assert_eq!(study.write(&out, &info)?.len(), paths.len() - 2);
+    // Once more over the old files, without layers and shares: two tables and two pictures less.
+    let pictures = if cfg!(feature = "png") { 4 } else { 2 };
+    assert_eq!(study.write(&out, &info)?.len(), paths.len() - 2 - pictures);
     Ok(())
 }
 

@@ -94,8 +94,12 @@ fn kind(error: &Error) -> ErrorKind {
             Some(error.kind())
         } else if let Some(error) = cause.downcast_ref::<lfm2::retrieval::IndexError>() {
             Some(error.kind())
+        } else if let Some(error) = cause.downcast_ref::<lfm2::sentence::Error>() {
+            Some(error.kind())
         } else if let Some(error) = cause.downcast_ref::<lfm2_train::Error>() {
             Some(error.kind())
+        } else if let Some(error) = cause.downcast_ref::<lfm2_analysis::Error>() {
+            Some(of_analysis(error.kind()))
         } else if cause.is::<Stopped>() {
             Some(ErrorKind::Cancelled)
         } else {
@@ -103,6 +107,18 @@ fn kind(error: &Error) -> ErrorKind {
         }
     };
     error.chain().find_map(of).unwrap_or(ErrorKind::Internal)
+}
+
+/// The crate of studies knows no model, and so has kinds of its own.
+fn of_analysis(kind: lfm2_analysis::ErrorKind) -> ErrorKind {
+    match kind {
+        lfm2_analysis::ErrorKind::NotFound => ErrorKind::NotFound,
+        lfm2_analysis::ErrorKind::InvalidInput => ErrorKind::InvalidInput,
+        lfm2_analysis::ErrorKind::Limit => ErrorKind::Limit,
+        lfm2_analysis::ErrorKind::Cancelled => ErrorKind::Cancelled,
+        lfm2_analysis::ErrorKind::Io => ErrorKind::Io,
+        _ => ErrorKind::Internal,
+    }
 }
 
 fn is_broken_pipe(error: &Error) -> bool {
@@ -154,6 +170,7 @@ mod tests {
             code(kind(&lfm2_train::Error::Cancelled { step: 3 }.into())),
             130
         );
+        assert_eq!(code(kind(&lfm2_analysis::Error::Cancelled.into())), 130);
         assert_eq!(
             code(kind(&io::Error::from(io::ErrorKind::StorageFull).into())),
             8

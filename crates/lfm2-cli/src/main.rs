@@ -48,5 +48,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(&args, cli.global.threads),
         Command::Merge(args) => commands::merge::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Analyze(args) => commands::analyze::run(&args),
     }
 }

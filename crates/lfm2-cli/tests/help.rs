@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 31] = [
     &[],
     &["generate"],
     &["batch"],
@@ -37,6 +37,9 @@ const COMMANDS: [&[&str]; 28] = [
     &["eval", "recall"],
     &["eval", "perplexity"],
     &["eval", "retrieval"],
+    &["analyze"],
+    &["analyze", "dims"],
+    &["analyze", "prune"],
 ];
 
 /// Set `LFM2_UPDATE=1` to write the file anew.

@@ -18,6 +18,11 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// The switch itself, for work that takes one.
+    pub fn switch(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// Whether someone asked.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -20,6 +20,9 @@ pub enum Error {
     /// Encoding, indexing or searching texts failed.
     #[error(transparent)]
     Retrieval(#[from] lfm2_colbert::Error),
+    /// Encoding sentences failed.
+    #[error(transparent)]
+    Sentence(#[from] lfm2_sentence::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -32,6 +35,7 @@ impl Error {
             Self::Hub(error) => error.kind(),
             Self::Generate(error) => error.kind(),
             Self::Retrieval(error) => error.kind(),
+            Self::Sentence(error) => error.kind(),
             Self::Candle(_) => ErrorKind::Internal,
         }
     }

@@ -25,6 +25,7 @@
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
 //! | speech as text, text as speech, a spoken answer | [`speech::open`], [`speech::AudioModel`] | `transcribe`, `speak`, `converse` |
+//! | vectors of sentences from any layer, for studies | [`sentence::SentenceEncoder`] | `dimensions` |
 //! | files from the Hub, with progress | [`hub::fetch_checkpoint`], feature `download` | `download` |
 //! | logits, hidden states, my own loop | [`text::TextModel`], [`nn::Decoder`] | `logits` |
 //! | a smaller file of a model | [`hub::gguf::quantize`] | the command `lfm2 quantize` |
@@ -34,7 +35,8 @@
 //!
 //! Everything below this door is a crate of its own and can be used alone: [`hub`] knows files,
 //! [`nn`] layers, [`text`] the text models, [`vl`] pictures, [`generate`] sampling, templates and
-//! conversations, [`retrieval`] vectors of texts and their search, [`speech`] sound.
+//! conversations, [`retrieval`] vectors of texts and their search, [`sentence`] vectors of sentences from
+//! inside of models, [`speech`] sound.
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -47,6 +49,7 @@ mod gallery;
 mod options;
 mod pictures;
 pub mod retrieval;
+pub mod sentence;
 pub mod speech;
 mod text_model;
 

@@ -6,6 +6,7 @@
 //! | vectors of more documents than memory holds | [`ColbertModel::stream`] |
 //! | other lengths, prefixes, punctuation | [`RetrievalSettings`], [`ColbertModel::with_settings`] |
 //! | fewer vectors per document | [`pool_documents`] |
+//! | fewer numbers per vector | [`dimension_values`], [`write_pruned`] |
 //! | one vector per text | [`EmbeddingModel`] |
 //! | whichever of both a folder holds | [`RetrievalModel`] |
 //! | the ids that a model reads, and where they are in a text | [`TextReader`] |
@@ -35,6 +36,7 @@ mod modules;
 mod network;
 mod packing;
 mod pooling;
+mod prune;
 mod reader;
 mod rerank;
 mod retrieval;
@@ -50,6 +52,8 @@ pub use chunk::{Chunk, ChunkOptions, Chunker};
 pub use documents::{Documents, Found, Listing, ReadOptions, Skipped, TextDocument, TextFormat};
 pub use error::{Error, Result};
 pub use identity::ModelId;
+/// A view of a matrix, for scores and indexes.
+pub use lfm2_kernels::MatRef;
 pub use library::{
     Added, Answer, Library, LibraryCard, LibraryOptions, Meeting, delete as delete_documents,
 };
@@ -58,10 +62,11 @@ pub use model::ColbertModel;
 pub use modules::{DenseSpec, Pooling};
 pub use network::ColbertNetwork;
 pub use pooling::{PROTECTED, pool, pool_documents};
+pub use prune::{dimension_values, write_pruned};
 pub use reader::{TextReader, TokenInput};
 pub use rerank::{Ranked, rerank};
 pub use retrieval::RetrievalModel;
-pub use score::{TokenMatch, explain, max_sim};
+pub use score::{TokenMatch, dimension_parts, explain, max_sim};
 pub use settings::{Expansion, Letters, OuterSpace, RetrievalSettings};
 pub use single::{EmbeddingModel, EmbeddingSettings, cosine};
 pub use stream::{DocumentStream, EncodeOptions};

@@ -48,6 +48,28 @@ pub fn explain(query: MatRef<'_, f32>, document: MatRef<'_, f32>) -> Result<Vec<
         .collect())
 }
 
+/// The parts of the score of `query (rows, dim)` with `document (rows, dim)`, one for each dimension: the
+/// products of that dimension in all pairs of tokens that met. They add up to [`max_sim`]; all are 0
+/// when the document has no rows.
+///
+/// # Errors
+/// When the widths differ.
+pub fn dimension_parts(query: MatRef<'_, f32>, document: MatRef<'_, f32>) -> Result<Vec<f64>> {
+    let mut parts = vec![0.0; query.cols()];
+    for met in explain(query, document)? {
+        let (own, other) = (query.row(met.query_row), document.row(met.document_row));
+        let products = own
+            .iter()
+            .zip(other)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b));
+        parts
+            .iter_mut()
+            .zip(products)
+            .for_each(|(part, product)| *part += product);
+    }
+    Ok(parts)
+}
+
 impl TokenVectors {
     /// A view `(rows, dim)`, for scores and indexes.
     ///
@@ -91,6 +113,20 @@ mod tests {
             (parts[1].similarity - -0.6).abs() < 1e-6,
             "negative ones count as they are"
         );
+    }
+
+    #[test]
+    fn dimensions_add_up_to_the_score_as_tokens_do() {
+        let query = view(&[1.0, 0.0, 0.0, -1.0, 0.6, 0.8]);
+        let document = view(&[0.0, 1.0, 0.8, 0.6]);
+        let parts = dimension_parts(query, document).unwrap();
+        // 1.0 * 0.8 + 0.0 * 0.8 + 0.6 * 0.8, and 0.0 * 0.6 - 1.0 * 0.6 + 0.8 * 0.6.
+        for (found, expected) in parts.iter().zip([1.28, -0.12]) {
+            assert!((found - expected).abs() < 1e-6, "{parts:?}");
+        }
+        let score = f64::from(max_sim(query, document).unwrap());
+        assert!((parts.iter().sum::<f64>() - score).abs() < 1e-6);
+        assert_eq!(dimension_parts(query, view(&[])).unwrap(), [0.0, 0.0]);
     }
 
     #[test]

@@ -17,6 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["lfm2-text", "lfm2-nn", "lfm2-hub", "lfm2-kernels"],
     ),
     (
+        "lfm2-sentence",
+        &["lfm2-colbert", "lfm2-text", "lfm2-nn", "lfm2-hub"],
+    ),
+    (
         "lfm2-vl",
         &["lfm2-text", "lfm2-nn", "lfm2-hub", "lfm2-kernels"],
     ),
@@ -44,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "lfm2-text",
             "lfm2-colbert",
+            "lfm2-sentence",
             "lfm2-vl",
             "lfm2-audio",
             "lfm2-generate",
@@ -64,6 +69,7 @@ const GOLDEN: &str = "lfm2-golden";
 const TESTS_MAY_USE: &[(&str, &[&str])] = &[
     ("lfm2-generate", &["lfm2-text"]),
     ("lfm2-colbert", &["lfm2-train"]),
+    ("lfm2-sentence", &["lfm2-analysis"]),
 ];
 
 /// Crates of others that a member must do without, by the start of their names: the kernels work on
@@ -77,6 +83,7 @@ const MUST_NOT_USE: &[(&str, &[&str])] = &[
     ("lfm2-nn", &["candle-transformers", "anyhow", "clap"]),
     ("lfm2-text", &["candle-transformers", "anyhow", "clap"]),
     ("lfm2-colbert", &["candle-transformers", "anyhow", "clap"]),
+    ("lfm2-sentence", &["candle-transformers", "anyhow", "clap"]),
     ("lfm2-vl", &["candle-transformers", "anyhow", "clap"]),
     ("lfm2-audio", &["candle-transformers", "anyhow", "clap"]),
     ("lfm2-analysis", &["candle", "anyhow", "clap"]),

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::summary::{findings, percent};
-use super::svg::{self, Bar, Curve, PARTS, escape};
-use super::{LayerStudy, ReportInfo};
-use crate::study::{ClassifierStudy, PropertyStudy, Study, StudyOptions};
+use super::svg::{self, Axis, Bar, Curve, PARTS, Scale, escape};
+use super::{DimensionShares, Report, ReportInfo};
+use crate::study::{ClassifierStudy, LayerStudy, PropertyStudy, Study, StudyOptions};
 
 /// Dimensions in a bar chart.
 const BARS: usize = 15;
@@ -24,7 +24,13 @@ code,pre{background:var(--soft);border-radius:4px;padding:.1rem .3rem;font-size:
 li{margin:.3rem 0}dt{font-weight:600;margin-top:.6rem}dd{margin-left:0}
 ";
 
-pub(super) fn page(study: &Study, info: &ReportInfo, layers: &[LayerStudy]) -> String {
+pub(super) fn page(report: &Report<'_>) -> String {
+    let Report {
+        study,
+        info,
+        layers,
+        shares,
+    } = *report;
     let mut out = String::new();
     let _ = write!(
         out,
@@ -43,7 +49,11 @@ pub(super) fn page(study: &Study, info: &ReportInfo, layers: &[LayerStudy]) -> S
             .sum::<usize>(),
         source = escape(or(&info.pairs, "an unnamed source")),
     );
-    section(&mut out, "In short", &list(&findings(study, layers)));
+    section(
+        &mut out,
+        "In short",
+        &list(&findings(study, layers, shares)),
+    );
     section(&mut out, "Properties", &properties(study));
     section(
         &mut out,
@@ -56,6 +66,14 @@ pub(super) fn page(study: &Study, info: &ReportInfo, layers: &[LayerStudy]) -> S
             &mut out,
             "From layer to layer",
             &format!("<div class=\"pair\">\n{picture}</div>\n"),
+        );
+    }
+    if !shares.is_empty() {
+        let picture = share_map(shares);
+        section(
+            &mut out,
+            "What scores are from",
+            &format!("<p>{SHARES}</p>\n<div class=\"heat\">\n{picture}</div>\n"),
         );
     }
     let each: String = study
@@ -196,6 +214,31 @@ pub(super) fn heat_map(study: &Study) -> String {
         .collect();
     svg::heat_map(
         "EDI of every dimension (across) for every property (down)",
+        &Scale {
+            name: "EDI",
+            most: 1.0,
+        },
+        &rows,
+    )
+}
+
+/// The share of every dimension in scores.
+pub(super) fn share_map(shares: &[DimensionShares]) -> String {
+    let rows: Vec<(&str, &[f64])> = shares
+        .iter()
+        .map(|set| (set.name.as_str(), set.shares.as_slice()))
+        .collect();
+    let most = rows
+        .iter()
+        .flat_map(|(_, shares)| *shares)
+        .copied()
+        .fold(1e-9, f64::max);
+    svg::heat_map(
+        "Share of every dimension (across) in MaxSim, for the pairs of every property (down)",
+        &Scale {
+            name: "share",
+            most,
+        },
         &rows,
     )
 }
@@ -208,11 +251,10 @@ pub(super) fn layer_curves(study: &Study, layers: &[LayerStudy]) -> String {
         .map(|property| {
             let of = |layer: &LayerStudy| {
                 let found = layer
-                    .study
                     .properties
                     .iter()
                     .find(|other| other.name == property.name);
-                found.map(|found| found.evaluation.baseline)
+                found.map(|found| found.baseline)
             };
             (
                 property.name.as_str(),
@@ -225,13 +267,12 @@ pub(super) fn layer_curves(study: &Study, layers: &[LayerStudy]) -> String {
         .map(|(name, values)| Curve { name, values })
         .collect();
     let names: Vec<&str> = layers.iter().map(|layer| layer.layer.as_str()).collect();
-    let below = match (names.first(), names.last()) {
-        (Some(first), Some(last)) => format!("layer, from {first} to {last}"),
-        _ => String::new(),
-    };
     svg::curves(
         "Accuracy with all dimensions of a layer",
-        &below,
+        Axis {
+            name: "layer",
+            places: &names,
+        },
         &curves,
         &[("guessing", 0.5)],
     )
@@ -259,7 +300,10 @@ pub(super) fn climb(property: &PropertyStudy, options: &StudyOptions) -> String 
     let target = format!("{:.0} % of all", 100.0 * options.reach);
     svg::curves(
         &format!("{}: accuracy with the best dimensions", property.name),
-        "best dimensions used",
+        Axis {
+            name: "best dimensions used",
+            places: &[],
+        },
         &[Curve {
             name: &property.name,
             values: &found.climb,
@@ -348,6 +392,9 @@ fn confusion(classifier: &ClassifierStudy) -> String {
         table(&header, &rows)
     )
 }
+
+const SHARES: &str = "With the first sentence of a pair as the question and the second as the document, MaxSim is a sum over \
+dimensions; this is each one\u{2019}s share of the sum over all pairs. A pale column carries little of what the model compares texts by.";
 
 const READING: &str = "<dl>
 <dt>Pairs</dt><dd>Each pair differs in one property only: present and past, with and without a negation, and so on. \

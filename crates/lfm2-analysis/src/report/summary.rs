@@ -1,13 +1,15 @@
 //! What a study found, in plain words.
 
-use super::LayerStudy;
+use super::DimensionShares;
 use crate::split::SplitBy;
-use crate::study::{CONTROL, PropertyStudy, Select, Study};
+use crate::study::{CONTROL, LayerStudy, PropertyStudy, Select, Study};
 
 /// Accuracies this near to one half cannot be told from guessing on a few hundred rows.
 const GUESSING: f64 = 0.06;
 /// From this baseline on a property counts as readable from a layer.
 const READABLE: f64 = 0.9;
+/// From this baseline on it is worth saying where a property is kept.
+const CLEAR: f64 = 0.75;
 /// Scores below this on every property count as silent.
 const SILENT: f64 = 0.2;
 
@@ -17,7 +19,11 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// The most important findings, one sentence or two each.
-pub(super) fn findings(study: &Study, layers: &[LayerStudy]) -> Vec<String> {
+pub(super) fn findings(
+    study: &Study,
+    layers: &[LayerStudy],
+    shares: &[DimensionShares],
+) -> Vec<String> {
     let mut found: Vec<String> = study
         .properties
         .iter()
@@ -26,6 +32,7 @@ pub(super) fn findings(study: &Study, layers: &[LayerStudy]) -> Vec<String> {
     found.extend(silent(study));
     found.extend(classifier(study));
     found.extend(layers_of(layers));
+    found.extend(lightest(shares));
     found.extend(warnings(study));
     found
 }
@@ -62,7 +69,8 @@ fn of_property(property: &PropertyStudy, study: &Study) -> String {
         Some(count) => format!("the best {count} alone reach"),
         None => "no choice of dimensions tried reaches".to_owned(),
     };
-    let spread = match found.dims_needed {
+    // Where little can be read, how many dimensions it takes says nothing.
+    let spread = match found.dims_needed.filter(|_| found.baseline >= CLEAR) {
         Some(count) if count <= 3.max(study.dims / 100) => " It is kept in very few places.",
         Some(count) if count * 4 >= study.dims => " It is spread over much of the embedding.",
         _ => "",
@@ -124,30 +132,50 @@ fn layers_of(layers: &[LayerStudy]) -> Option<String> {
     let readable = |name: &str| {
         let is = |layer: &&LayerStudy| {
             let of = layer
-                .study
                 .properties
                 .iter()
                 .find(|property| property.name == name);
-            of.is_some_and(|property| property.evaluation.baseline >= READABLE)
+            of.is_some_and(|property| property.baseline >= READABLE)
         };
         layers.iter().find(is).map(|layer| layer.layer.as_str())
     };
     let names = first
-        .study
         .properties
         .iter()
         .map(|property| property.name.as_str());
-    let parts: Vec<String> = names
-        .filter(|name| *name != CONTROL)
-        .map(|name| match readable(name) {
-            Some(layer) => format!("{name} from layer {layer}"),
-            None => format!("{name} from none"),
-        })
-        .collect();
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for name in names.filter(|name| *name != CONTROL) {
+        match readable(name) {
+            Some(layer) => found.push(format!("{name} first at layer {layer}")),
+            None => missing.push(name),
+        }
+    }
+    let mut parts = Vec::new();
+    if !found.is_empty() {
+        parts.push(found.join(", "));
+    }
+    if !missing.is_empty() {
+        parts.push(format!("at no layer {}", missing.join(", ")));
+    }
+    let parts = parts.join("; ");
+    (!parts.is_empty()).then(|| format!("Readable with {} accuracy: {parts}.", percent(READABLE)))
+}
+
+/// How many dimensions a late-interaction score hardly uses.
+fn lightest(shares: &[DimensionShares]) -> Option<String> {
+    let dims = shares
+        .iter()
+        .map(|set| set.shares.len())
+        .min()
+        .filter(|dims| *dims > 0)?;
+    let even = 1.0 / dims as f64;
+    let mean = |dim: usize| {
+        let own = shares.iter().filter_map(|set| set.shares.get(dim));
+        own.sum::<f64>() / shares.len() as f64
+    };
+    let light = (0..dims).filter(|&dim| mean(dim) < 0.5 * even).count();
     Some(format!(
-        "Readable with {} accuracy: {}.",
-        percent(READABLE),
-        parts.join(", ")
+        "{light} of {dims} dimensions have less than half of an even share in the MaxSim score between the sentences of a pair."
     ))
 }
 

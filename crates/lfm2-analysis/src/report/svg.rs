@@ -53,12 +53,19 @@ pub(super) fn colour(value: f64) -> String {
     )
 }
 
+/// Room for the title above a picture.
+const TITLE: f64 = 24.0;
+const CLOSE: &str = "</g>\n</svg>\n";
+
+/// A picture of this size below its title.
 fn open(width: f64, height: f64, title: &str) -> String {
+    let height = height + TITLE;
+    let title = escape(title);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"currentColor\">\
-         <title>{}</title>\n",
-        escape(title)
+         <title>{title}</title>\n<text x=\"4\" y=\"14\" font-weight=\"bold\">{title}</text>\n\
+         <g transform=\"translate(0 {TITLE})\">\n"
     )
 }
 
@@ -78,9 +85,17 @@ fn line(out: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
     );
 }
 
-/// Rows of values from 0 to 1 as colours. Neighbours of one colour are one shape, so that thousands
+/// What colours stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale<'a> {
+    pub(super) name: &'a str,
+    /// The value of the darkest colour, above 0.
+    pub(super) most: f64,
+}
+
+/// Rows of values from 0 on as colours. Neighbours of one colour are one shape, so that thousands
 /// of cells stay a small file.
-pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
+pub(super) fn heat_map(title: &str, scale: &Scale<'_>, rows: &[(&str, &[f64])]) -> String {
     let columns = rows
         .iter()
         .map(|(_, values)| values.len())
@@ -89,7 +104,8 @@ pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
     let bottom = rows.len() as f64 * ROW;
     let mut out = open(WIDTH, bottom + 62.0, title);
     let cell = (WIDTH - LEFT - 10.0) / columns.max(1) as f64;
-    let level = |value: f64| ((value * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
+    let level =
+        |value: f64| ((value / scale.most * (LEVELS - 1) as f64).round() as usize).min(LEVELS - 1);
     let mut shapes = vec![String::new(); LEVELS];
     for (row, (name, values)) in rows.iter().enumerate() {
         let top = row as f64 * ROW;
@@ -128,13 +144,13 @@ pub(super) fn heat_map(title: &str, rows: &[(&str, &[f64])]) -> String {
             &tick.to_string(),
         );
     }
-    scale(&mut out, bottom + 30.0);
-    out.push_str("</svg>\n");
+    draw_scale(&mut out, bottom + 30.0, scale);
+    out.push_str(CLOSE);
     out
 }
 
-/// The colours from 0 to 1, with numbers.
-fn scale(out: &mut String, top: f64) {
+/// The colours, with numbers.
+fn draw_scale(out: &mut String, top: f64, scale: &Scale<'_>) {
     let width = 8.0;
     for level in 0..LEVELS {
         let x = LEFT + level as f64 * width;
@@ -146,8 +162,12 @@ fn scale(out: &mut String, top: f64) {
     }
     let end = LEFT + LEVELS as f64 * width;
     text(out, LEFT, top + 24.0, "start", "0");
-    text(out, end, top + 24.0, "end", "1");
-    text(out, LEFT - 8.0, top + 10.0, "end", "EDI");
+    let most = match scale.most {
+        1.0 => "1".to_owned(),
+        most => format!("{most:.3}"),
+    };
+    text(out, end, top + 24.0, "end", &most);
+    text(out, LEFT - 8.0, top + 10.0, "end", scale.name);
 }
 
 /// A round distance (1, 2, 5, 10, 20, ...) with at most twelve marks.
@@ -191,6 +211,10 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
         let mut x = left;
         for (part, (name, fill)) in bar.parts.iter().zip(PARTS) {
             let width = part * length;
+            if width < 0.005 {
+                // Nothing to see, and no rectangle to some programs.
+                continue;
+            }
             let _ = writeln!(
                 out,
                 "<rect x=\"{x:.2}\" y=\"{top}\" width=\"{width:.2}\" height=\"{}\" fill=\"{fill}\">\
@@ -207,8 +231,25 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
             &format!("{:.2}", bar.parts.iter().sum::<f64>()),
         );
     }
-    out.push_str("</svg>\n");
+    out.push_str(CLOSE);
     out
+}
+
+/// What is below curves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Axis<'a> {
+    pub(super) name: &'a str,
+    /// What the places are called; without names they are numbers from 1.
+    pub(super) places: &'a [&'a str],
+}
+
+impl Axis<'_> {
+    fn place(&self, number: usize) -> String {
+        match self.places.get(number - 1) {
+            Some(name) => (*name).to_owned(),
+            None => number.to_string(),
+        }
+    }
 }
 
 /// A line over whole numbers from 1.
@@ -262,7 +303,7 @@ impl Plane {
         line(out, (Self::LEFT, y), (Self::RIGHT, y), style);
     }
 
-    fn grid(&self, out: &mut String, below: &str, count: usize) {
+    fn grid(&self, out: &mut String, below: Axis<'_>, count: usize) {
         let mut mark = 1.0;
         while mark > self.least - 0.01 {
             self.across(out, mark, "stroke-opacity=\"0.15\"");
@@ -276,13 +317,18 @@ impl Plane {
             mark -= 0.1;
         }
         let step = tick_step(count);
-        for tick in (1..=count).filter(|tick| *tick == 1 || tick % step == 0) {
+        let is_marked = |tick: &usize| match below.places {
+            [] => *tick == 1 || tick.is_multiple_of(step),
+            // Names start wherever they do, and the last one is worth knowing.
+            _ => *tick == count || ((tick - 1).is_multiple_of(step) && tick + step / 2 < count),
+        };
+        for tick in (1..=count).filter(is_marked) {
             text(
                 out,
                 self.x(tick - 1),
                 Self::BOTTOM + 16.0,
                 "middle",
-                &tick.to_string(),
+                &below.place(tick),
             );
         }
         text(
@@ -290,36 +336,31 @@ impl Plane {
             (Self::LEFT + Self::RIGHT) / 2.0,
             Self::BOTTOM + 34.0,
             "middle",
-            below,
+            below.name,
         );
     }
 
-    /// Dashed lines; the names of the first two stand to the left, above and below, out of each
-    /// other's way.
+    /// Dashed lines.
     fn levels(&self, out: &mut String, levels: &[Level<'_>]) {
-        for (at, (name, value)) in levels.iter().enumerate() {
+        for (_, value) in levels {
             self.across(
                 out,
                 *value,
                 "stroke-dasharray=\"4 3\" stroke-opacity=\"0.7\"",
             );
-            let (x, y, anchor) = match at {
-                0 => (Self::LEFT + 4.0, -3.0, "start"),
-                1 => (Self::LEFT + 4.0, 12.0, "start"),
-                _ => (Self::RIGHT, -3.0, "end"),
-            };
-            text(out, x, self.y(*value) + y, anchor, name);
         }
     }
 
-    fn curve(&self, out: &mut String, curve: &Curve<'_>, stroke: &str) {
+    fn curve(&self, out: &mut String, curve: &Curve<'_>, below: Axis<'_>, stroke: &str) {
         let point = |(at, value): (usize, &f64)| format!("{:.1},{:.1}", self.x(at), self.y(*value));
         let points: Vec<String> = curve.values.iter().enumerate().map(point).collect();
-        let _ = writeln!(
-            out,
-            "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
-            points.join(" ")
-        );
+        if points.len() > 1 {
+            let _ = writeln!(
+                out,
+                "<polyline fill=\"none\" stroke=\"{stroke}\" stroke-width=\"2\" points=\"{}\"/>",
+                points.join(" ")
+            );
+        }
         if let Some((last, value)) = curve.values.iter().enumerate().next_back() {
             let _ = writeln!(
                 out,
@@ -327,9 +368,45 @@ impl Plane {
                 self.x(last),
                 self.y(*value),
                 escape(curve.name),
-                last + 1
+                below.place(last + 1)
             );
         }
+    }
+}
+
+/// Names to the right of where curves and levels end, as near as they can without touching each other.
+fn names_at_ends(out: &mut String, plane: &Plane, curves: &[Curve<'_>], levels: &[Level<'_>]) {
+    const APART: f64 = 14.0;
+    let colours = LINES.iter().cycle();
+    let mut ends: Vec<(f64, &str, &str)> = curves
+        .iter()
+        .zip(colours)
+        .filter_map(|(curve, fill)| Some((plane.y(*curve.values.last()?), curve.name, *fill)))
+        .collect();
+    ends.extend(
+        levels
+            .iter()
+            .map(|(name, value)| (plane.y(*value), *name, "currentColor")),
+    );
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Downwards each keeps its distance; what does not fit then moves up again from the bottom.
+    let mut lowest = f64::NEG_INFINITY;
+    for (y, _, _) in &mut ends {
+        *y = y.max(lowest + APART);
+        lowest = *y;
+    }
+    let mut highest = Plane::BOTTOM + APART;
+    for (y, _, _) in ends.iter_mut().rev() {
+        *y = y.min(highest - APART);
+        highest = *y;
+    }
+    for (y, name, fill) in ends {
+        let name = escape(name);
+        let (x, y) = (Plane::RIGHT + 10.0, y + 4.0);
+        let _ = writeln!(
+            out,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{fill}\">{name}</text>"
+        );
     }
 }
 
@@ -345,34 +422,24 @@ fn count(curves: &[Curve<'_>]) -> usize {
 /// Accuracies over counts: the curves and some levels.
 pub(super) fn curves(
     title: &str,
-    below: &str,
+    below: Axis<'_>,
     curves: &[Curve<'_>],
     levels: &[Level<'_>],
 ) -> String {
     let plane = Plane::new(curves, levels);
-    let names = if curves.len() > 1 {
-        curves.len() as f64 * 16.0
-    } else {
-        0.0
+    // A curve alone is what the title is about.
+    let (named, width) = match curves {
+        [_] => (&[][..], 506.0),
+        several => (several, 560.0),
     };
-    let mut out = open(440.0, Plane::BOTTOM + 44.0 + names, title);
+    let mut out = open(width, Plane::BOTTOM + 44.0, title);
     plane.grid(&mut out, below, count(curves));
     plane.levels(&mut out, levels);
-    let coloured = || curves.iter().zip(LINES.iter().cycle());
-    for (curve, stroke) in coloured() {
-        plane.curve(&mut out, curve, stroke);
+    for (curve, stroke) in curves.iter().zip(LINES.iter().cycle()) {
+        plane.curve(&mut out, curve, below, stroke);
     }
-    if curves.len() > 1 {
-        for (at, (curve, fill)) in coloured().enumerate() {
-            let (left, top) = (Plane::LEFT, Plane::BOTTOM + 44.0 + at as f64 * 16.0);
-            let _ = writeln!(
-                out,
-                "<rect x=\"{left}\" y=\"{top}\" width=\"10\" height=\"10\" fill=\"{fill}\"/>"
-            );
-            text(&mut out, left + 14.0, top + 9.0, "start", curve.name);
-        }
-    }
-    out.push_str("</svg>\n");
+    names_at_ends(&mut out, &plane, named, levels);
+    out.push_str(CLOSE);
     out
 }
 
@@ -380,13 +447,39 @@ pub(super) fn curves(
 mod tests {
     use super::*;
 
+    const EDI: Scale<'_> = Scale {
+        name: "EDI",
+        most: 1.0,
+    };
+
+    const X: Axis<'_> = Axis {
+        name: "x",
+        places: &[],
+    };
+
+    #[test]
+    fn places_have_their_names() {
+        let line = Curve {
+            name: "a",
+            values: &[0.5, 0.7, 0.9],
+        };
+        let axis = Axis {
+            name: "layer",
+            places: &["0", "1", "final"],
+        };
+        let picture = curves("t", axis, std::slice::from_ref(&line), &[]);
+        assert!(picture.contains(">0</text>") && picture.contains(">final</text>"));
+        assert!(!picture.contains(">3</text>"), "{picture}");
+        assert!(curves("t", X, &[line], &[]).contains(">3</text>"));
+    }
+
     #[test]
     fn reserved_characters_are_put_aside() {
         assert_eq!(
             escape("a<b> & \"c\"\u{1}"),
             "a&lt;b&gt; &amp; &quot;c&quot; "
         );
-        assert!(heat_map("t", &[("<x>", &[0.5])]).contains("&lt;x&gt;"));
+        assert!(heat_map("t", &EDI, &[("<x>", &[0.5])]).contains("&lt;x&gt;"));
     }
 
     #[test]
@@ -399,7 +492,7 @@ mod tests {
 
     #[test]
     fn equal_neighbours_are_one_shape() {
-        let picture = heat_map("t", &[("a", &[0.0; 1000]), ("b", &[1.0; 1000])]);
+        let picture = heat_map("t", &EDI, &[("a", &[0.0; 1000]), ("b", &[1.0; 1000])]);
         assert_eq!(picture.matches("<path").count(), 2);
         assert_eq!(picture.matches('M').count(), 2);
     }
@@ -420,9 +513,9 @@ mod tests {
     #[test]
     fn pictures_without_data_are_still_pictures() {
         for picture in [
-            heat_map("t", &[]),
+            heat_map("t", &EDI, &[]),
             bars("t", &[]),
-            curves("t", "x", &[], &[("chance", 0.5)]),
+            curves("t", X, &[], &[("chance", 0.5)]),
         ] {
             assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
             assert!(

@@ -1,8 +1,8 @@
 //! The tables of a report as CSV.
 
-use super::LayerStudy;
+use super::DimensionShares;
 use crate::pairs::write_row;
-use crate::study::{ClassifierStudy, Study};
+use crate::study::{ClassifierStudy, LayerStudy, Study};
 
 struct Table(String);
 
@@ -195,24 +195,27 @@ pub(super) fn classifier(classifier: &ClassifierStudy) -> String {
 
 /// Accuracies with all dimensions of each layer.
 pub(super) fn layers(layers: &[LayerStudy]) -> String {
-    let mut table = Table::new(&[
-        "layer",
-        "property",
-        "baseline",
-        "elimination",
-        "dims_needed",
-        "significant",
-    ]);
-    for LayerStudy { layer, study } in layers {
-        for property in &study.properties {
+    let mut table = Table::new(&["layer", "property", "dimensions", "baseline", "significant"]);
+    for layer in layers {
+        for property in &layer.properties {
             table.row(&[
-                layer.clone(),
+                layer.layer.clone(),
                 property.name.clone(),
-                number(property.evaluation.baseline),
-                number(property.evaluation.eliminated),
-                maybe(property.evaluation.dims_needed),
+                layer.dims.to_string(),
+                number(property.baseline),
                 property.significant.to_string(),
             ]);
+        }
+    }
+    table.0
+}
+
+/// One row per set of pairs and dimension.
+pub(super) fn shares(shares: &[DimensionShares]) -> String {
+    let mut table = Table::new(&["pairs", "dimension", "share"]);
+    for set in shares {
+        for (dim, share) in set.shares.iter().enumerate() {
+            table.row(&[set.name.clone(), dim.to_string(), number(*share)]);
         }
     }
     table.0

@@ -2,6 +2,7 @@
 
 mod classifier;
 mod evaluate;
+mod layer;
 mod options;
 mod property;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classifier::{ClassScore, ClassifierStudy};
 pub use evaluate::{CrossAccuracy, Evaluation};
+pub use layer::{LayerReading, LayerStudy};
 pub use options::{Select, StudyOptions};
 pub use property::{PropertyStudy, Selection};
 

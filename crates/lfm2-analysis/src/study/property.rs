@@ -35,6 +35,12 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Dimensions whose adjusted p-value is below `significance`.
+    pub fn significant(&self, significance: f64) -> usize {
+        let below = |p: &&f64| **p < significance;
+        self.p_adjusted.iter().filter(below).count()
+    }
+
     /// Looks at the given `pairs` of `embeddings`.
     pub fn new(embeddings: &PairedEmbeddings<'_>, pairs: &[usize], null: Null) -> Self {
         let look = |dim: usize| -> (f64, SignedRank, Information) {
@@ -101,19 +107,11 @@ pub(super) fn study(
     cancel: &AtomicBool,
 ) -> Result<(PropertyStudy, Sides)> {
     let embeddings = &property.embeddings;
-    let split = match &property.split {
-        Some(split) => split.clone(),
-        None => {
-            let (name, pairs) = (embeddings.name(), embeddings.pairs());
-            Split::random(name, pairs, options.split, property.groups, options.seed)?
-        }
-    };
-    let sides = Sides::new(embeddings, &split, options.solver)?;
-    let selection = Selection::new(
-        embeddings,
-        &selected(embeddings, &split, options.select)?,
-        options.null,
-    );
+    let Begun {
+        split,
+        sides,
+        selection,
+    } = begin(property, options)?;
     let elimination = sides.eliminate(options.keep, cancel)?;
     let test = minus_ln_p(
         &selection.p_adjusted,
@@ -132,7 +130,7 @@ pub(super) fn study(
         pairs: embeddings.pairs(),
         train_rows: split.train().len(),
         test_rows: split.test().len(),
-        significant: count(&selection.p_adjusted, &|p| p < options.significance),
+        significant: selection.significant(options.significance),
         above_cut_off: count(&scores.edi, &|edi| edi > options.cut_off),
         saturated: count(&scores.test, &|score| score >= 1.0 - 1e-12),
         selection,
@@ -142,6 +140,31 @@ pub(super) fn study(
         scores,
     };
     Ok((study, sides))
+}
+
+/// What every look at a property begins with.
+pub(super) struct Begun {
+    split: Split,
+    pub(super) sides: Sides,
+    pub(super) selection: Selection,
+}
+
+/// Splits the rows of a property and looks at its dimensions one by one.
+pub(super) fn begin(property: &Property<'_>, options: &StudyOptions) -> Result<Begun> {
+    let embeddings = &property.embeddings;
+    let split = match &property.split {
+        Some(split) => split.clone(),
+        None => {
+            let (name, pairs) = (embeddings.name(), embeddings.pairs());
+            Split::random(name, pairs, options.split, property.groups, options.seed)?
+        }
+    };
+    let pairs = selected(embeddings, &split, options.select)?;
+    Ok(Begun {
+        sides: Sides::new(embeddings, &split, options.solver)?,
+        selection: Selection::new(embeddings, &pairs, options.null),
+        split,
+    })
 }
 
 /// The pairs that test and mutual information may see.

@@ -1,5 +1,6 @@
 //! The command line as plain structs. Nothing here opens a file.
 
+mod analyze;
 mod batch;
 mod bench;
 mod chat;
@@ -30,6 +31,10 @@ use std::num::NonZeroUsize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use analyze::{
+    AnalyzeArgs, AnalyzeCommand, Builtin, DimsArgs, EncoderArgs, EncoderSource, Layers, PairArgs,
+    PruneArgs,
+};
 pub(crate) use batch::BatchArgs;
 pub(crate) use bench::{BenchArgs, SpeechTask, TestArgs};
 pub(crate) use chat::ChatArgs;
@@ -180,6 +185,8 @@ pub(crate) enum Command {
     Merge(MergeArgs),
     /// Measure how good a model is
     Eval(EvalArgs),
+    /// Find out which dimension of an embedding says what
+    Analyze(AnalyzeArgs),
 }
 
 #[cfg(test)]

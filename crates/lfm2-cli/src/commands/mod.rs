@@ -1,5 +1,6 @@
 //! One file or folder per command.
 
+pub(crate) mod analyze;
 pub(crate) mod batch;
 pub(crate) mod bench;
 pub(crate) mod chat;

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use lfm2::hub::{self, CheckpointInfo, Network, PackedCache};
+use lfm2::hub::{self, Checkpoint, CheckpointInfo, Network, PackedCache};
 use lfm2::nn::Accuracy;
 use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
+use lfm2::sentence::SentenceEncoder;
 use lfm2::speech::{self, AudioModel};
 use lfm2::text::LoadOptions;
 use lfm2::vl::VlOptions;
@@ -16,9 +17,9 @@ use lfm2::{Device, ModelSource, OpenOptions, TextModel, VlModel};
 
 use super::progress::{self, Downloads};
 use crate::args::{
-    DeviceArgs, DeviceKind, MODEL_VARIABLE, ModelArgs, PACKED_CACHE_VARIABLE,
-    PICTURE_MODEL_VARIABLE, PictureArgs, RETRIEVAL_MODEL_VARIABLE, SPEECH_MODEL_VARIABLE,
-    SpeculationArgs,
+    Builtin, DeviceArgs, DeviceKind, EncoderArgs, EncoderSource, MODEL_VARIABLE, ModelArgs,
+    PACKED_CACHE_VARIABLE, PICTURE_MODEL_VARIABLE, PictureArgs, RETRIEVAL_MODEL_VARIABLE,
+    SPEECH_MODEL_VARIABLE, SpeculationArgs,
 };
 use crate::exit::{Doing, invalid};
 
@@ -108,6 +109,44 @@ pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
     speech::open_with(source.clone(), &options).doing("opening", source)
 }
 
+/// The files of the chosen retrieval model, or of the built-in one.
+pub(crate) fn retrieval_checkpoint(args: &ModelArgs) -> Result<Checkpoint> {
+    match source(args, RETRIEVAL_MODEL_VARIABLE)? {
+        Some(source) => Checkpoint::open(&source, &files(args.offline)).doing("opening", source),
+        None => Ok(retrieval::embedded_checkpoint()?),
+    }
+}
+
+/// Opens the chosen encoder of sentences, or a built-in one, and says which.
+pub(crate) fn sentence_encoder(args: &EncoderArgs) -> Result<(SentenceEncoder, String)> {
+    let chosen = match &args.model {
+        Some(EncoderSource::Builtin(model)) => Err(*model),
+        Some(EncoderSource::Source(source)) => Ok(source.clone()),
+        None => match from_environment(MODEL_VARIABLE)? {
+            Some(source) => Ok(source),
+            None => Err(Builtin::Stories),
+        },
+    };
+    let load = load(args.device)?;
+    let (checkpoint, name) = match chosen {
+        Err(builtin) => {
+            let checkpoint = match builtin {
+                Builtin::Stories => lfm2::embedded_checkpoint()?,
+                Builtin::Colbert => retrieval::embedded_checkpoint()?,
+            };
+            (checkpoint, builtin.name().to_owned())
+        }
+        Ok(source) => {
+            let name = source.to_string();
+            let opened =
+                Checkpoint::open(&source, &files(args.offline)).doing("opening", source)?;
+            (opened, name)
+        }
+    };
+    let encoder = SentenceEncoder::from_checkpoint(&checkpoint, &load).doing("opening", &name)?;
+    Ok((encoder, name))
+}
+
 /// Opens a library; when it is another model's, says whose.
 pub(crate) fn library(folder: &Path, card: &LibraryCard, model: RetrievalModel) -> Result<Library> {
     let origin = model.origin().to_owned();
@@ -139,6 +178,10 @@ fn source(args: &ModelArgs, variable: &str) -> Result<Option<ModelSource>> {
     if args.model.is_some() {
         return Ok(args.model.clone());
     }
+    from_environment(variable)
+}
+
+fn from_environment(variable: &str) -> Result<Option<ModelSource>> {
     match env::var(variable) {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => text.parse().map(Some).context(variable.to_owned()),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Checkpoint, CheckpointInfo, TextFiles};
+use super::{Checkpoint, CheckpointInfo, TOKENIZER, TextFiles};
 use crate::fetch::{Fetch, Snapshot, fetch_weights};
-use crate::files::{Folder, is_plain_path};
+use crate::files::{Folder, is_plain_path, read_capped};
 use crate::gguf::GgufFile;
 use crate::json::{Numbers, parse_json, read_json};
 use crate::safetensors::SINGLE_FILE;
@@ -106,6 +106,25 @@ impl CheckpointInfo {
             TextFiles::Memory { more, .. } => {
                 memory_json(&self.origin, more, name, Numbers::Exact, &self.limits)
             }
+        }
+    }
+
+    /// The contents of `tokenizer.json`, for tokenizers that are not byte-level BPE; `None` where there
+    /// is none, as in GGUF files.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] on its size, and whatever reading a file gives.
+    pub fn tokenizer_json(&self) -> Result<Option<Cow<'_, [u8]>>> {
+        match &self.text {
+            TextFiles::Folder(files) => match files.folder.file(TOKENIZER)? {
+                Some(path) => {
+                    let bytes = read_capped(&path, self.limits.tokenizer_bytes, "tokenizer bytes")?;
+                    Ok(Some(Cow::Owned(bytes)))
+                }
+                None => Ok(None),
+            },
+            TextFiles::Gguf(_) => Ok(None),
+            TextFiles::Memory { tokenizer, .. } => Ok(tokenizer.as_deref().map(Cow::Borrowed)),
         }
     }
 

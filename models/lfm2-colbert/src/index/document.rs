@@ -4,6 +4,8 @@ use lfm2_kernels::{MatRef, ShapeError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::prune::kept_values;
+
 /// A document of an index: whatever one wants to see of a hit, and filter by.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +107,18 @@ impl StoredVectors {
     /// All values, row after row.
     pub fn as_slice(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The same vectors with the numbers of some dimensions only, see
+    /// [`TokenVectors::keep_dimensions`](crate::TokenVectors::keep_dimensions).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_dimensions(&self, kept: &[usize]) -> crate::Result<Self> {
+        Ok(Self {
+            values: kept_values(&self.values, self.dim, kept)?,
+            dim: kept.len(),
+        })
     }
 
     /// A view `(rows, dim)`.

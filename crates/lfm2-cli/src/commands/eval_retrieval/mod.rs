@@ -105,8 +105,9 @@ pub(crate) fn run(args: &RetrievalArgs) -> Result<()> {
     }
 }
 
-/// Encodes the documents into the exact index in `folder`; those that are there already stay.
-fn encode(
+/// Encodes the documents into the exact index in `folder`; those that are there already stay. Seconds it
+/// took, if there was something to do.
+pub(in crate::commands) fn encode(
     collection: &Collection,
     model: &RetrievalModel,
     folder: &Path,
