@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 25] = [
     &[],
     &["generate"],
     &["batch"],
@@ -33,6 +33,7 @@ const COMMANDS: [&[&str]; 24] = [
     &["eval", "recall"],
     &["eval", "perplexity"],
     &["eval", "retrieval"],
+    &["eval", "vl"],
 ];
 
 /// Set `LFM2_UPDATE=1` to write the file anew.
