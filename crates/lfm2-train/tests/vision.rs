@@ -319,7 +319,10 @@ fn rows_of_a_file_are_learnt_from_with_their_pictures() {
             "without a file",
         ),
         (
-            row(&json!([{"type": "image", "image": "none.png"}]), "red"),
+            row(
+                &json!([{"type": "image", "image": "none.png"}, {"type": "image"}]),
+                "red",
+            ),
             "none.png",
         ),
     ] {

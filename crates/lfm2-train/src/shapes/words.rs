@@ -8,12 +8,6 @@ use crate::rng::Rng;
 
 /// How often a question asks for what is not there, where that has an answer.
 const ABSENT: f64 = 0.2;
-/// How often all boxes are asked for, and not that of one shape.
-const ALL_BOXES: f64 = 0.3;
-/// What says that an answer is to be a list of boxes, as `lfm2 describe --boxes` does.
-const BOX_REQUEST: &str = "Answer with a JSON list and nothing else. Each element is an object with the \
-    keys \"image_id\", which counts the images from 0, \"bbox_2d\", a list of xmin, ymin, xmax and ymax as \
-    integers from 0 to 1000 relative to the whole image, and \"label\".";
 /// Boxes are given in thousandths of the sides, in steps of this.
 const BOX_STEP: f64 = 10.0;
 
@@ -37,7 +31,7 @@ pub enum Topic {
     Presence,
     /// Everything in one sentence.
     Caption,
-    /// Where shapes are, as rectangles in JSON.
+    /// Where a shape is, as a rectangle in JSON.
     Box,
 }
 
@@ -104,7 +98,11 @@ impl Scene {
                 let ways = ["Describe the picture.", "What is in this picture?"];
                 (pick(&ways, rng).into(), self.caption())
             }
-            Topic::Box => self.ask_boxes(rng)?,
+            Topic::Box => {
+                let (shape, name) = self.named(rng)?;
+                let text = format!("Where is the {name}? Answer with a box in JSON.");
+                (text, self.boxed(shape, &name))
+            }
         };
         let text = match rng.uniform() < 0.25 {
             true => text.replace("colour", "color"),
@@ -245,26 +243,8 @@ impl Scene {
         (text, if found { "yes" } else { "no" }.into())
     }
 
-    fn ask_boxes(&self, rng: &mut Rng) -> Option<(String, String)> {
-        let (asked, meant) = match rng.uniform() < ALL_BOXES {
-            true => (
-                "Find every object.".to_string(),
-                self.shapes.iter().collect(),
-            ),
-            false => {
-                let (shape, name) = self.named(rng)?;
-                (format!("Where is the {name}?"), vec![shape])
-            }
-        };
-        let boxes: Vec<String> = meant.into_iter().map(|shape| self.boxed(shape)).collect();
-        Some((
-            format!("{asked} {BOX_REQUEST}"),
-            format!("[{}]", boxes.join(", ")),
-        ))
-    }
-
     /// The box of a shape as published models write it: thousandths of the sides.
-    fn boxed(&self, shape: &Shape) -> String {
+    fn boxed(&self, shape: &Shape, label: &str) -> String {
         let sides = [self.width, self.height, self.width, self.height];
         let mut place = [0i64; 4];
         for ((place, edge), side) in place.iter_mut().zip(shape.bounds()).zip(sides) {
@@ -272,9 +252,9 @@ impl Scene {
             *place = ((thousandths / BOX_STEP).round() * BOX_STEP) as i64;
         }
         let [left, top, right, bottom] = place;
-        let label = json!(format!("{} {}", shape.colour.name(), shape.kind.name()));
         format!(
-            "{{\"image_id\": 0, \"bbox_2d\": [{left}, {top}, {right}, {bottom}], \"label\": {label}}}"
+            "[{{\"image_id\": 0, \"bbox_2d\": [{left}, {top}, {right}, {bottom}], \"label\": {}}}]",
+            json!(label)
         )
     }
 }

@@ -9,6 +9,7 @@ mod feed;
 mod options;
 mod rows;
 mod run;
+mod start;
 
 pub use feed::PictureFeed;
 pub(crate) use feed::asking;

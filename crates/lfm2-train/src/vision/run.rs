@@ -14,6 +14,7 @@ use super::export;
 use super::feed::{PictureFeed, PictureReader, Source, conversation};
 use super::options::{PictureData, VisionBase, VisionOptions};
 use super::rows::Rows;
+use super::start;
 use crate::bpe;
 use crate::file::write_text;
 use crate::mixed::Mixed;
@@ -191,6 +192,7 @@ fn fresh(
     let settings = ImageSettings::from_files(&config_json, None, Some(&processor_json))?;
     let layers = config.text.layers.len();
     let parameters = Parameters::init(config.tensors(), layers, init, seed)?;
+    start::begin(&parameters, &config)?;
     let mut files = bpe::tokenizer_files(&tokenizer, CHAT_TEMPLATE)?;
     files.push((
         "processor_config.json".to_string(),
@@ -229,25 +231,28 @@ fn filled_in(config: &Value, tokenizer: &Tokenizer) -> Result<Value> {
     Ok(json)
 }
 
-/// What is said about pictures.
+/// What is said about pictures, and by whom.
 fn words(source: &Source, seed: u64) -> Vec<String> {
-    let mut texts = match source {
-        Source::Rows(rows) => rows.texts(),
+    let names = || ["user\n", "assistant\n"].map(String::from);
+    let mut texts = Vec::new();
+    match source {
+        Source::Rows(rows) => {
+            for text in rows.texts() {
+                texts.push(text);
+                texts.extend(names());
+            }
+        }
         Source::Shapes(data) => {
             let mut rng = Rng::labelled(seed, "words");
-            let mut texts = Vec::new();
             for _ in 0..WORDS_OF {
                 let scene = Scene::random(&data.scenes, &mut rng);
                 for question in conversation(&scene, &data.conversations, &mut rng) {
                     texts.extend([question.text, question.answer]);
+                    texts.extend(names());
                 }
             }
-            texts
         }
-    };
-    // Who speaks is said before every text.
-    let names = ["user\n", "assistant\n"].map(String::from);
-    texts.extend(names.into_iter().cycle().take(WORDS_OF));
+    }
     texts
 }
 
