@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 31] = [
+const COMMANDS: [&[&str]; 32] = [
     &[],
     &["generate"],
     &["batch"],
@@ -37,6 +37,7 @@ const COMMANDS: [&[&str]; 31] = [
     &["eval", "recall"],
     &["eval", "perplexity"],
     &["eval", "retrieval"],
+    &["eval", "vl"],
     &["analyze"],
     &["analyze", "dims"],
     &["analyze", "prune"],

@@ -103,7 +103,7 @@ impl Module for Linear {
             Weight::Quantized(weight) => weight.forward(&x.contiguous()?)?,
         };
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            Some(bias) => ops::add_bias(&y, bias),
             None => Ok(y),
         }
     }

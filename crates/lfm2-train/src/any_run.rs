@@ -10,6 +10,7 @@ use crate::progress::TrainProgress;
 use crate::retrieval::{RetrievalOptions, RetrievalRun};
 use crate::run::Resume;
 use crate::trainer::Trainer;
+use crate::vision::{VisionOptions, VisionRun};
 use crate::{Error, Result};
 
 /// A run of whatever its configuration says.
@@ -19,6 +20,8 @@ pub enum AnyRun {
     Text(Box<Trainer>),
     /// A retrieval model: `"objective": "retrieval"`.
     Retrieval(Box<RetrievalRun>),
+    /// A vision-language model: `"objective": "vision"`.
+    Vision(Box<VisionRun>),
 }
 
 impl AnyRun {
@@ -27,17 +30,26 @@ impl AnyRun {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::RunFolder`] when the file is not the JSON expected, and as
-    /// [`Trainer::open`] and [`RetrievalRun::open`].
+    /// [`Trainer::open`], [`RetrievalRun::open`] and [`VisionRun::open`].
     pub fn open(config: &Path, run: &Path, resume: Resume, threads: usize) -> Result<Self> {
         let base = config.parent().unwrap_or(Path::new("."));
-        if is_retrieval(config)? {
-            let options = RetrievalOptions::read(config)?;
-            let run = RetrievalRun::open(options, base, run, resume, threads)?;
-            return Ok(Self::Retrieval(Box::new(run)));
-        }
-        let options = TrainOptions::read(config)?;
-        let run = Trainer::open(options, base, run, resume, threads)?;
-        Ok(Self::Text(Box::new(run)))
+        Ok(match objective(config)?.as_deref() {
+            Some("retrieval") => {
+                let options = RetrievalOptions::read(config)?;
+                let run = RetrievalRun::open(options, base, run, resume, threads)?;
+                Self::Retrieval(Box::new(run))
+            }
+            Some("vision") => {
+                let options = VisionOptions::read(config)?;
+                let run = VisionRun::open(options, base, run, resume, threads)?;
+                Self::Vision(Box::new(run))
+            }
+            _ => {
+                let options = TrainOptions::read(config)?;
+                let run = Trainer::open(options, base, run, resume, threads)?;
+                Self::Text(Box::new(run))
+            }
+        })
     }
 
     /// Trains until the last step.
@@ -48,6 +60,7 @@ impl AnyRun {
         match self {
             Self::Text(run) => run.train(progress, cancel),
             Self::Retrieval(run) => run.train(progress, cancel),
+            Self::Vision(run) => run.train(progress, cancel),
         }
     }
 
@@ -59,13 +72,16 @@ impl AnyRun {
         match self {
             Self::Text(run) => run.export(folder),
             Self::Retrieval(run) => run.export(folder),
+            Self::Vision(run) => run.export(folder),
         }
     }
 }
 
-fn is_retrieval(config: &Path) -> Result<bool> {
+/// The objective that a configuration names by a word; those of text models are no words.
+fn objective(config: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string(config).map_err(|e| Error::io(config, e))?;
     let json: Value =
         serde_json::from_str(&text).map_err(|e| Error::run_folder(config, e.to_string()))?;
-    Ok(json.get("objective").and_then(Value::as_str) == Some("retrieval"))
+    let objective = json.get("objective").and_then(Value::as_str);
+    Ok(objective.map(str::to_string))
 }

@@ -104,6 +104,34 @@ pub(crate) fn train<'a>(
     Ok(Tokenizer::from_bytes(json, &Limits::default())?)
 }
 
+/// What a token that is added to a vocabulary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// An ordinary piece of text.
+    Text,
+    /// A sign that no text has, such as the place of a picture.
+    Special,
+}
+
+/// The tokenizer with `tokens` behind its vocabulary.
+///
+/// # Errors
+/// When the tokenizer is none that can be read.
+pub(crate) fn with_added(tokenizer: &Tokenizer, tokens: &[&str], kind: Added) -> Result<Tokenizer> {
+    let unreadable = |e: serde_json::Error| Error::Tokenizer(e.to_string());
+    let mut json: Value = serde_json::from_str(&tokenizer.to_json()?).map_err(unreadable)?;
+    let Some(added) = json["added_tokens"].as_array_mut() else {
+        return Err(Error::Tokenizer("expected a list of added tokens".into()));
+    };
+    added.extend((tokenizer.vocab_size()..).zip(tokens).map(|(id, text)| {
+        json!({
+            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": kind == Added::Special,
+        })
+    }));
+    Ok(Tokenizer::from_bytes(json.to_string(), &Limits::default())?)
+}
+
 /// The form of a `tokenizer.json` before its vocabulary is known.
 pub(crate) fn untrained() -> Value {
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
@@ -147,9 +175,11 @@ pub fn tokenizer_files(
 ) -> Result<Vec<(String, String)>> {
     let named = |id: u32| SPECIAL_TOKENS[id as usize];
     let map = json!({"bos_token": named(BOS), "eos_token": named(EOS), "pad_token": named(PAD)});
-    let added = SPECIAL_TOKENS.iter().enumerate().map(|(id, token)| {
+    let ids = (0u32..).take(tokenizer.vocab_size());
+    let special = ids.filter(|id| tokenizer.is_special(*id));
+    let added = special.map(|id| {
         let entry = json!({
-            "content": token, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+            "content": tokenizer.token_text(id), "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
             "special": true,
         });
         (id.to_string(), entry)

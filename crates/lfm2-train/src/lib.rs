@@ -15,6 +15,8 @@
 //! | trainable weights under a model | [`Parameters`] |
 //! | the pieces of my own loop | [`loss`], [`AdamW`], [`Schedule`] |
 //! | a model that finds texts | [`retrieval::RetrievalRun`] |
+//! | a model that sees | [`vision::VisionRun`], [`Mixed`] |
+//! | pictures with questions and right answers | [`shapes`] |
 //! | a tokenizer of the family's form | [`train_tokenizer`], [`tokenizer_files`] |
 //! | to know how far a model uses its context | [`recall`] |
 //! | to know how well it predicts a text | [`perplexity`] |
@@ -50,6 +52,7 @@ mod language;
 mod lora;
 pub mod loss;
 pub mod merge;
+mod mixed;
 mod objective;
 mod optim;
 mod options;
@@ -66,10 +69,12 @@ mod run;
 mod run_loop;
 mod schedule;
 mod score;
+pub mod shapes;
 mod state;
 mod teacher;
 mod trainer;
 mod variables;
+pub mod vision;
 mod workers;
 
 pub use any_run::AnyRun;
@@ -81,6 +86,7 @@ pub use bpe::{
 pub use error::{Error, Result};
 pub use language::{Language, LanguageBatch};
 pub use lora::{LoraOptions, LoraSource, write_adapter};
+pub use mixed::{Feed, Front, Mixed, MixedBatch};
 pub use objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 pub use optim::{AdamW, AdamWOptions, Gradients, Moments, clip_factor};
 pub use options::{Activations, Base, Card, ExportDtype, Method, NonFinitePolicy, TrainOptions};

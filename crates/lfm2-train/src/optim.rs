@@ -230,7 +230,7 @@ impl AdamW {
         &self.moments
     }
 
-    /// One update of every parameter with learning rate `rate`. The gradients are multiplied by
+    /// One update of every parameter with learning rate `rate` times its own. The gradients are multiplied by
     /// `scale` first ([`clip_factor`]).
     ///
     /// # Errors
@@ -271,8 +271,12 @@ impl AdamW {
             .collect();
         work.into_par_iter()
             .try_for_each(|((parameter, moments), gradient)| {
-                let keep = (1.0 - rate * o.decay_of(parameter.role())) as f32;
-                let factors = Factors { keep, ..shared };
+                let own = parameter.rate();
+                let factors = Factors {
+                    step: (f64::from(shared.step) * own) as f32,
+                    keep: (1.0 - rate * own * o.decay_of(parameter.role())) as f32,
+                    ..shared
+                };
                 parameter.tensor().inplace_op1(&Update {
                     factors,
                     gradient,

@@ -168,19 +168,7 @@ fn from_checkpoint(options: &TrainOptions, path: &Path) -> Result<Prepared> {
         ));
     };
     let tokenizer = checkpoint.tokenizer()?;
-    let mut text_files = Vec::new();
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-    ] {
-        match std::fs::read_to_string(path.join(name)) {
-            Ok(text) => text_files.push((name.to_string(), text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(path.join(name), e)),
-        }
-    }
+    let mut text_files = text_files(path, &TEXT_FILES)?;
     text_files.push(("chat_template.jinja".to_string(), template.clone()));
     let template = ChatTemplate::new(&template)?;
     Ok(Prepared {
@@ -193,6 +181,27 @@ fn from_checkpoint(options: &TrainOptions, path: &Path) -> Result<Prepared> {
         data: Data::Documents(Vec::new()),
         frozen,
     })
+}
+
+/// The files of the text side of a checkpoint, but its template.
+pub(crate) const TEXT_FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+];
+
+/// Those of the files `names` that are in a folder, with their contents.
+pub(crate) fn text_files(folder: &Path, names: &[&str]) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    for name in names {
+        match std::fs::read_to_string(folder.join(name)) {
+            Ok(text) => files.push(((*name).to_string(), text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(folder.join(name), e)),
+        }
+    }
+    Ok(files)
 }
 
 /// All text of the data, to train a tokenizer on: documents, and every string of JSON rows.

@@ -151,38 +151,7 @@ impl Answerer<'_> {
             .iter()
             .map(|row| self.prompt(row))
             .collect::<Result<Vec<_>>>()?;
-        let lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
-        let longest = lens.iter().max().copied().unwrap_or_default();
-        let spec = CacheSpec::rows(rows.len()).with_capacity(longest + max_new_tokens);
-        let mut cache = self.model.new_cache(spec);
-        let mut answers = vec![Vec::new(); rows.len()];
-        let mut step = Step::rows(&lens);
-        let mut ids = prompts.concat();
-        for _ in 0..max_new_tokens {
-            let input = Tensor::new(ids.as_slice(), self.model.device())?;
-            let logits =
-                self.model
-                    .forward(Input::Ids(&input), &step, &mut cache, Want::LastLogits)?;
-            let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-            let open = step
-                .segments()
-                .iter()
-                .zip(best)
-                .filter(|(_, id)| !self.stop_ids.contains(id));
-            let open: Vec<(usize, u32)> = open.map(|(segment, id)| (segment.row, id)).collect();
-            if open.is_empty() {
-                break;
-            }
-            step = Step::segments_of(
-                open.iter()
-                    .map(|&(row, _)| Segment { row, len: 1 })
-                    .collect(),
-            );
-            ids = open.iter().map(|&(_, id)| id).collect();
-            for (row, id) in open {
-                answers[row].push(id);
-            }
-        }
+        let answers = greedy(self.model, &prompts, self.stop_ids, max_new_tokens)?;
         answers
             .iter()
             .map(|ids| Ok(self.tokenizer.decode(ids, Specials::Skip)?))
@@ -195,4 +164,47 @@ impl Answerer<'_> {
         let prompt = ChatPrompt::new(self.tokenizer, self.template, &messages, &[], &options)?;
         Ok(prompt.ids().to_vec())
     }
+}
+
+/// The likeliest tokens behind every prompt, one by one, up to a stop id or `max_new_tokens`; all prompts
+/// together.
+pub(crate) fn greedy(
+    model: &dyn Decoder,
+    prompts: &[Vec<u32>],
+    stop_ids: &[u32],
+    max_new_tokens: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
+    let longest = lens.iter().max().copied().unwrap_or_default();
+    let spec = CacheSpec::rows(prompts.len()).with_capacity(longest + max_new_tokens);
+    let mut cache = model.new_cache(spec);
+    let mut answers = vec![Vec::new(); prompts.len()];
+    let mut step = Step::rows(&lens);
+    let mut ids = prompts.concat();
+    for _ in 0..max_new_tokens {
+        let input = Tensor::new(ids.as_slice(), model.device())?;
+        let logits = model.forward(Input::Ids(&input), &step, &mut cache, Want::LastLogits)?;
+        let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let open = step
+            .segments()
+            .iter()
+            .zip(best)
+            .filter(|(_, id)| !stop_ids.contains(id));
+        let open: Vec<(usize, u32)> = open.map(|(segment, id)| (segment.row, id)).collect();
+        if open.is_empty() {
+            break;
+        }
+        step = Step::segments_of(
+            open.iter()
+                .map(|&(row, _)| Segment { row, len: 1 })
+                .collect(),
+        );
+        ids = open.iter().map(|&(_, id)| id).collect();
+        for (row, id) in open {
+            if let Some(answer) = answers.get_mut(row) {
+                answer.push(id);
+            }
+        }
+    }
+    Ok(answers)
 }

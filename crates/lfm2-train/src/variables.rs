@@ -71,6 +71,7 @@ fn adds_to_residual(spec: &TensorSpec) -> bool {
 pub struct Parameter {
     name: String,
     role: TensorRole,
+    rate: f64,
     var: Var,
 }
 
@@ -83,6 +84,11 @@ impl Parameter {
     /// What it is for.
     pub fn role(&self) -> TensorRole {
         self.role
+    }
+
+    /// How fast it learns, relative to the schedule; 1 as a rule, and 0 where it stays as it is.
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 
     /// The variable.
@@ -164,6 +170,7 @@ impl Parameters {
                         Parameter {
                             name: name.clone(),
                             role,
+                            rate: 1.0,
                             var,
                         },
                     )
@@ -177,6 +184,14 @@ impl Parameters {
             learnt: learnt.into_values().collect(),
             fixed,
         })
+    }
+
+    /// The same parameters, each with the rate that `rate` has for its name.
+    pub fn with_rates(mut self, rate: impl Fn(&str) -> f64) -> Self {
+        for parameter in &mut self.learnt {
+            parameter.rate = rate(&parameter.name);
+        }
+        self
     }
 
     /// The learnt parameters in order of their names.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelArgs, RetrievalArgs, number};
+use super::{ModelArgs, RetrievalArgs, VlArgs, number};
 
 const RECALL: &str = "\
 Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
@@ -38,6 +38,8 @@ pub(crate) enum EvalCommand {
     Perplexity(PerplexityArgs),
     /// How well a model finds the texts that answer a question
     Retrieval(RetrievalArgs),
+    /// How well a model sees coloured shapes
+    Vl(VlArgs),
 }
 
 /// How well a text is predicted

@@ -10,6 +10,7 @@ mod download;
 mod embed;
 mod eval;
 mod eval_retrieval;
+mod eval_vl;
 mod generate;
 mod index;
 mod inspect;
@@ -44,6 +45,7 @@ pub(crate) use download::DownloadArgs;
 pub(crate) use embed::EmbedArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
 pub(crate) use eval_retrieval::RetrievalArgs;
+pub(crate) use eval_vl::VlArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use index::{
     AddArgs, Backend, BackendArgs, BuildArgs, DeleteArgs, IndexArgs, IndexCommand, IndexInfoArgs,

@@ -16,6 +16,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         EvalCommand::Recall(args) => run_recall(args),
         EvalCommand::Perplexity(args) => run_perplexity(args),
         EvalCommand::Retrieval(args) => super::eval_retrieval::run(args),
+        EvalCommand::Vl(args) => super::eval_vl::run(args),
     }
 }
 

@@ -150,23 +150,32 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
     let _span = span(Op::RmsNorm, x.dims(), Work::NONE);
     let x = x.contiguous()?;
     let (values, weight, bias) = (view(&x), view(weight), view(bias));
-    let (weight, bias) = (weight.slice::<f32>()?, bias.slice::<f32>()?);
-    let dim = weight.len().max(1);
     let mut y = zeros(x.elem_count());
-    let rows = values.slice::<f32>()?.chunks_exact(dim);
-    for (row, out) in rows.zip(y.chunks_exact_mut(dim)) {
+    let affine = [weight.slice::<f32>()?, bias.slice::<f32>()?];
+    layer_norm_rows(values.slice::<f32>()?, affine, eps as f32, &mut y);
+    tensor(y, x.dims())
+}
+
+/// Rows as long as `weight` and `bias`, normed into `out`.
+pub(super) fn layer_norm_rows(
+    values: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    eps: f32,
+    out: &mut [f32],
+) {
+    let dim = weight.len().max(1);
+    for (row, out) in values.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
         let mean = lane_sum(row, |v| v) / dim as f32;
         let variance = lane_sum(row, |v| (v - mean) * (v - mean)) / dim as f32;
-        let scale = 1.0 / (variance + eps as f32).sqrt();
+        let scale = 1.0 / (variance + eps).sqrt();
         for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
             *out = (v - mean) * scale * w + b;
         }
     }
-    tensor(y, x.dims())
 }
 
 /// The sum of `f` of all values, in lanes that the compiler can keep in one register.
-fn lane_sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn lane_sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 16];
     let chunks = values.chunks_exact(lanes.len());
     let rest: f32 = chunks.remainder().iter().map(|v| f(*v)).sum();

@@ -63,6 +63,9 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
     if fast::fits(&[x, weight, bias]) {
         return fast::layer_norm(x, weight, bias, eps);
     }
+    if learn::fits(&[x, weight, bias]) {
+        return learn::layer_norm(x, weight, bias, eps);
+    }
     plain::layer_norm(x, weight, bias, eps)
 }
 
@@ -93,7 +96,18 @@ pub(crate) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     if fast::fits(&[x]) {
         return fast::gelu_tanh(x);
     }
+    if learn::fits(&[x]) {
+        return learn::gelu_tanh(x);
+    }
     x.gelu()
+}
+
+/// `x (tokens, out)` plus `bias (out)`.
+pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if learn::fits(&[x, bias]) {
+        return learn::add_bias(x, bias);
+    }
+    x.broadcast_add(bias)
 }
 
 /// `x + y`, element by element.

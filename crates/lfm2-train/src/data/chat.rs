@@ -131,6 +131,15 @@ fn document(
     )
 }
 
+/// A conversation in which what the assistant says is scored.
+///
+/// # Errors
+/// When the template refuses the messages or marks nothing.
+pub(crate) fn answers(messages: &[Message], encoder: &Encoder<'_>) -> Result<Document> {
+    let rendered = render(messages, encoder)?;
+    tokenize(&rendered.text, &turns(&rendered), (1.0, 0.0), encoder)
+}
+
 fn render(messages: &[Message], encoder: &Encoder<'_>) -> Result<Rendered> {
     let bos = encoder
         .tokenizer

@@ -16,6 +16,7 @@ use lfm2_generate::ChatTemplate;
 use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use chat::answers;
 pub use file::{DataFile, JsonLine};
 pub use mixture::{Batches, Share};
 pub use packing::{MicroBatch, pack};

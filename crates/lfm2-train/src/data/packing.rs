@@ -39,6 +39,11 @@ impl MicroBatch {
         Tensor::new(self.ids.as_slice(), device)
     }
 
+    /// The packed ids.
+    pub(crate) fn token_ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// The target of every packed token; [`Target::UNSCORED`] where nothing is predicted.
     pub fn targets(&self) -> &[Target] {
         &self.targets

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use lfm2_hub::{Limits, Tokenizer};
-use serde_json::{Value, json};
+use lfm2_hub::Tokenizer;
+use serde_json::json;
 
+use crate::Result;
 use crate::bpe;
-use crate::{Error, Result};
 
 /// How often a word counts in training, as a power of how often it occurs. Below 1, parts that many rare
 /// words share win over whole frequent words, and words that are in none of the texts have shorter
@@ -59,18 +59,7 @@ pub(crate) fn train(
         })
         .collect();
     let trained = bpe::train(&form, texts.iter().map(String::as_str), words)?;
-    let unreadable = |e: serde_json::Error| Error::Tokenizer(e.to_string());
-    let mut json: Value = serde_json::from_str(&trained.to_json()?).map_err(unreadable)?;
-    let Some(added) = json["added_tokens"].as_array_mut() else {
-        return Err(Error::Tokenizer("expected a list of added tokens".into()));
-    };
-    added.extend((trained.vocab_size()..).zip(prefixes).map(|(id, text)| {
-        json!({
-            "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": false,
-        })
-    }));
-    Ok(Tokenizer::from_bytes(json.to_string(), &Limits::default())?)
+    bpe::with_added(&trained, prefixes, bpe::Added::Text)
 }
 
 #[cfg(test)]

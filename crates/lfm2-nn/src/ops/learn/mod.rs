@@ -7,6 +7,7 @@
 
 mod attention;
 mod conv;
+mod encoder;
 mod linear;
 mod pointwise;
 
@@ -15,6 +16,7 @@ use lfm2_kernels::{self as kernels, MatMut, MatRef, Sum};
 
 pub(super) use attention::attention;
 pub(super) use conv::short_conv;
+pub(super) use encoder::{add_bias, gelu_tanh, layer_norm};
 pub(super) use linear::matmul_t;
 pub(super) use pointwise::{rms_norm, rope, silu_mul};
 
@@ -202,6 +204,41 @@ mod tests {
             &[&x, &w],
             || super::rms_norm(&x, &w, 1e-3),
             || plain::rms_norm(&x, &w, 1e-3),
+        );
+    }
+
+    #[test]
+    fn norms_with_a_mean() {
+        for dim in [8, 37] {
+            let (x, w, b) = (
+                random(&[5, 3, dim], 1),
+                random(&[dim], 2),
+                random(&[dim], 3),
+            );
+            agree(
+                &[&x, &w, &b],
+                || super::layer_norm(&x, &w, &b, 1e-3),
+                || plain::layer_norm(&x, &w, &b, 1e-3),
+            );
+        }
+    }
+
+    #[test]
+    fn smooth_units() {
+        let x = random(&[6, 33], 1);
+        let far = Var::from_tensor(&(x.as_tensor() * 30.0).unwrap()).unwrap();
+        for x in [x, far] {
+            agree(&[&x], || super::gelu_tanh(&x), || x.gelu());
+        }
+    }
+
+    #[test]
+    fn biases() {
+        let (x, b) = (random(&[7, 19], 1), random(&[19], 2));
+        agree(
+            &[&x, &b],
+            || super::add_bias(&x, &b),
+            || x.broadcast_add(&b),
         );
     }
 

@@ -73,7 +73,7 @@ impl CustomOp2 for RmsNorm {
 }
 
 /// A sum of products in lanes, so that it becomes vector code.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0f32; LANES];
     let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
