@@ -68,7 +68,8 @@ fn hidden(frames: usize) -> Result<Tensor> {
 }
 
 fn codes(frames: usize) -> Vec<Vec<u32>> {
-    let code = |t: usize, k: usize| ((t * 31 + k * 977) as u32 * 2_654_435_761 >> 7) % CODES;
+    let code =
+        |t: usize, k: usize| (((t * 31 + k * 977) as u32).wrapping_mul(2_654_435_761) >> 7) % CODES;
     (0..frames)
         .map(|t| (0..8).map(|k| code(t, k)).collect())
         .collect()
