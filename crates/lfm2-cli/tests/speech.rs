@@ -214,7 +214,7 @@ fn what_cannot_be_done_is_refused_before_a_model_is_opened() {
         ),
         (&["speak", "a", "-o", "-", "--json"], 2, "stdout"),
         (&["speak", "a"], 2, "--output"),
-        (&["converse", &missing, "-o", "x.wav"], 8, "missing.wav"),
+        (&["converse", &missing, "-o", "x.wav"], 3, "missing.wav"),
         (&["converse", &sound, "-o", "-", "--json"], 2, "stdout"),
     ] {
         let outcome = speech(args);

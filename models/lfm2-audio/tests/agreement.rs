@@ -68,7 +68,8 @@ fn hidden(frames: usize) -> Result<Tensor> {
 }
 
 fn codes(frames: usize) -> Vec<Vec<u32>> {
-    let code = |t: usize, k: usize| ((t * 31 + k * 977) as u32 * 2_654_435_761 >> 7) % CODES;
+    let code =
+        |t: usize, k: usize| (((t * 31 + k * 977) as u32).wrapping_mul(2_654_435_761) >> 7) % CODES;
     (0..frames)
         .map(|t| (0..8).map(|k| code(t, k)).collect())
         .collect()
@@ -101,19 +102,20 @@ fn decibels(one: &Detokenizer, other: &Detokenizer, frames: usize) -> Result<f64
 #[test]
 #[ignore = "full-size weights: some minutes without optimisation; prints the table of docs/speech.md"]
 fn eight_bits_choose_the_same_codes_and_four_do_not() -> Result<()> {
-    use Quantization::{Q4_0, Q4K, Q5_0, Q6K, Q8_0};
+    use Quantization::{BF16, Q4_0, Q4K, Q5_0, Q6K, Q8_0};
     let (frames, reference) = (64, depth(None)?);
     let sound = detokenizer(None)?;
     let mut found = Vec::new();
-    for kind in [Q8_0, Q6K, Q5_0, Q4K, Q4_0] {
+    // First as released, computed with pairs of bf16 instead of exactly.
+    for kind in [BF16, Q8_0, Q6K, Q5_0, Q4K, Q4_0] {
         let same = agreement(&reference, &depth(Some(kind))?, frames)?;
         let clean = decibels(&sound, &detokenizer(Some(kind))?, frames)?;
         println!("{kind:5} {:5.1} % of codes, {clean:5.1} dB", same * 100.0);
         found.push((kind, same, clean));
     }
-    let [(_, eight, _), .., (_, four, _)] = found[..] else {
+    let [_, (_, eight, _), .., (_, four, _)] = found[..] else {
         anyhow::bail!("no types")
     };
-    ensure!(eight > 0.97 && four < eight, "{found:?}");
+    ensure!(eight > 0.94 && four < 0.8, "{found:?}");
     Ok(())
 }

@@ -213,7 +213,9 @@ impl Picture<'_> {
                 [(x, MEL[1]), (x + 1, MEL[1] + 6)],
                 INK.filled(),
             ))?;
-            let text = format!("{time}");
+            // As many digits as the step has.
+            let digits = [0.1, 1.0].iter().filter(|size| step < **size).count();
+            let text = format!("{time:.digits$}");
             let last = if tick == ticks { " s" } else { "" };
             self.write(
                 area,
@@ -366,7 +368,8 @@ mod tests {
     #[test]
     fn a_picture_has_both_parts_and_its_marks() {
         let svg = String::from_utf8(drawn(2.0, Format::Svg)).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("8 kHz") && svg.contains("2 s"));
+        assert!(svg.starts_with("<svg") && svg.contains("8 kHz") && svg.contains("2.0 s"));
+        assert!(svg.contains("0.6") && !svg.contains("00000"));
         assert!(svg.len() < 2_000_000, "{}", svg.len());
         let png = drawn(2.0, Format::Png);
         let pixels = image::load_from_memory(&png).unwrap().to_rgb8();

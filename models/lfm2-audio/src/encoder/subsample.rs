@@ -9,6 +9,7 @@ use std::ops::Range;
 use candle_core::Result;
 use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
 
+use super::linear;
 use super::pointwise::plain;
 use crate::EncoderConfig;
 
@@ -45,7 +46,7 @@ impl Subsampling {
             Ok(Separable {
                 kernel: kernel(&conv(depthwise), channels)?,
                 bias: conv(depthwise).tensor("bias", &[channels])?,
-                pointwise: conv(depthwise + 1).linear(channels, channels, Bias::With)?,
+                pointwise: linear(&conv(depthwise + 1), channels, channels, Bias::With)?,
             })
         };
         let bins = (0..3).fold(config.features, |bins, _| bins.div_ceil(2));
@@ -55,9 +56,12 @@ impl Subsampling {
                 Accuracy::ByWeights => first,
             },
             separable: [separable(2)?, separable(5)?],
-            out: weights
-                .pp("out")
-                .linear(channels * bins, config.width, Bias::With)?,
+            out: linear(
+                &weights.pp("out"),
+                channels * bins,
+                config.width,
+                Bias::With,
+            )?,
         })
     }
 

@@ -135,10 +135,10 @@ impl Live<'_> {
         // What arrived while nobody asked may be longer than one window.
         while seconds(self.samples.len()) > self.options.longest {
             let border = self.quietest();
-            append(&mut text, self.settle(border)?);
+            append(&mut text, &self.settle(border)?);
         }
         if self.has_voice() {
-            append(&mut text, self.settle(self.samples.len())?);
+            append(&mut text, &self.settle(self.samples.len())?);
         }
         Ok(text)
     }
@@ -170,7 +170,7 @@ impl Live<'_> {
         self.samples.drain(..border.min(self.samples.len()));
         self.scores.drain(..(border / STEP).min(self.scores.len()));
         self.heard = 0;
-        Ok(self.agreement.settle(words))
+        Ok(self.agreement.settle(&words))
     }
 
     fn transcribe(&self, samples: usize) -> Result<Vec<String>> {
@@ -205,7 +205,7 @@ fn seconds(samples: usize) -> f64 {
     samples as f64 / f64::from(RATE)
 }
 
-fn append(text: &mut LiveText, more: LiveText) {
+fn append(text: &mut LiveText, more: &LiveText) {
     if !text.settled.is_empty() && !more.settled.is_empty() {
         text.settled.push(' ');
     }
@@ -239,7 +239,7 @@ impl Agreement {
     }
 
     /// The last transcription of a window: all words that were not given out are settled.
-    fn settle(&mut self, words: Vec<String>) -> LiveText {
+    fn settle(&mut self, words: &[String]) -> LiveText {
         let settled = words.get(self.given..).unwrap_or_default().join(" ");
         *self = Self::default();
         LiveText {
@@ -277,7 +277,7 @@ mod tests {
         // What was given out stays, whatever comes.
         assert_eq!(update("A cat sat on"), pair("", "sat on"));
         assert_eq!(update("A cat sat on the"), pair("sat on", "the"));
-        let rest = agreement.settle(words("A cat sat on the mat."));
+        let rest = agreement.settle(&words("A cat sat on the mat."));
         assert_eq!((rest.settled.as_str(), rest.ends), ("the mat.", true));
         // The next window begins anew.
         assert_eq!(agreement.update(words("It")).tentative, "It");
@@ -288,6 +288,6 @@ mod tests {
         let mut agreement = Agreement::default();
         agreement.update(words("one two three"));
         agreement.update(words("one two three"));
-        assert_eq!(agreement.settle(words("one two")).settled, "");
+        assert_eq!(agreement.settle(&words("one two")).settled, "");
     }
 }

@@ -10,7 +10,7 @@ use lfm2::nn::{Isa, profile, threads};
 use lfm2::speech::shapes::Released;
 use lfm2::speech::{
     AudioModel, Clip, Ending, FRAME_SAMPLES, Generation, GenerationOptions, Mode, OUTPUT_RATE,
-    PartTypes, Piece, Sampling, Sequence, Session, Token, VocoderStream,
+    PartTypes, Piece, Sampling, Sequence, Session, Token, Vocoder, VocoderStream,
 };
 use serde::Serialize;
 
@@ -50,12 +50,14 @@ pub(super) enum Part {
     Token,
     /// The codes of a frame.
     Depthformer,
-    /// The sound of a frame.
+    /// The sound of a frame, as soon as it is chosen.
     Detokenizer,
+    /// The sound of a frame when all are there.
+    Decode,
 }
 
 impl Part {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Features,
         Self::Encoder,
         Self::Prompt,
@@ -63,6 +65,7 @@ impl Part {
         Self::Token,
         Self::Depthformer,
         Self::Detokenizer,
+        Self::Decode,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Part {
             Self::Token => "token",
             Self::Depthformer => "depthformer",
             Self::Detokenizer => "detokenizer",
+            Self::Decode => "all at once",
         }
     }
 
@@ -236,8 +240,17 @@ impl<'a> Subject<'a> {
             .with_max_new_tokens(most);
         options.audio = Sampling::new(1.0, 4);
         let mut answer = session.generate(mode, &options)?;
-        self.answer(&mut session, &mut answer, &mut run, started)?;
+        let frames = self.answer(&mut session, &mut answer, &mut run, started)?;
         run.answer = started.elapsed().as_secs_f64();
+        if let (Some(Vocoder::Detokenizer(detokenizer)), true) =
+            (self.model.vocoder(), !frames.is_empty())
+        {
+            let before = Instant::now();
+            detokenizer.decode(&frames)?;
+            let each = before.elapsed().as_secs_f64() / frames.len() as f64;
+            run.calls
+                .extend(frames.iter().map(|_| (Part::Decode, each)));
+        }
         Ok(run)
     }
 
@@ -247,8 +260,9 @@ impl<'a> Subject<'a> {
         answer: &mut Generation,
         run: &mut Run,
         started: Instant,
-    ) -> Result<()> {
+    ) -> Result<Vec<Vec<u32>>> {
         let mut sound: Option<VocoderStream> = None;
+        let mut codes = Vec::new();
         let frames = match self.task {
             SpeechTask::Converse => TURNS * self.model.config().interleaved_audio,
             SpeechTask::Transcribe => usize::MAX,
@@ -273,6 +287,9 @@ impl<'a> Subject<'a> {
             };
             run.calls.push((Part::Depthformer, chosen));
             run.frames += 1;
+            if frame.is_sound() {
+                codes.push(frame.codes().to_vec());
+            }
             if let Some(vocoder) = self.model.vocoder() {
                 let stream = sound.get_or_insert_with(|| vocoder.stream());
                 let samples = run.time(Part::Detokenizer, || Ok(vocoder.push(stream, &frame)?))?;
@@ -282,7 +299,7 @@ impl<'a> Subject<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(codes)
     }
 
     fn report(&self, runs: &[Run], model: String) -> Report {
