@@ -1,9 +1,12 @@
-//! Any bytes are a picture or an error, and a picture becomes views that have as many features as the
-//! prompt has places, under any settings and any budget.
+//! Any bytes are a picture, an animation or an error, and a picture becomes views that have as many
+//! features as the prompt has places, under any settings and any budget.
 
 #![no_main]
 
-use lfm2_vl::{Budget, DecodeOptions, ImageLimits, ImageProcessor, ImageSettings, Picture};
+use lfm2_vl::{
+    Boxes, Budget, DecodeOptions, FrameOptions, Frames, ImageLimits, ImageProcessor, ImageSettings,
+    Picture, Size, contact_sheet,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&[u8], u8, u8, u8, u16)| {
@@ -11,7 +14,16 @@ fuzz_target!(|input: (&[u8], u8, u8, u8, u16)| {
     let mut limits = ImageLimits::default();
     // Small, so that an input that reaches them is not slow.
     (limits.max_pixels, limits.max_side) = (1 << 18, 4096);
-    let Ok(picture) = Picture::decode(bytes, &DecodeOptions::default().with_limits(limits)) else {
+    let decode = DecodeOptions::default().with_limits(limits);
+    let mut several = FrameOptions::default().with_decode(decode).with_most(3);
+    several.max_decoded = 1 << 22;
+    if let Ok(frames) = Frames::decode(bytes, &several) {
+        assert!((1..=3).contains(&frames.taken.len()) && frames.taken.len() <= frames.found);
+    }
+    let boxes = Boxes::parse(&String::from_utf8_lossy(bytes), &[Size::new(70, 30)]);
+    let inside = |found: &lfm2_vl::FoundBox| found.area.right <= 70 && found.area.bottom <= 30;
+    assert!(boxes.is_ok_and(|boxes| boxes.found.iter().all(inside)));
+    let Ok(picture) = Picture::decode(bytes, &decode) else {
         return;
     };
     let mut settings = ImageSettings::default();
@@ -38,5 +50,6 @@ fuzz_target!(|input: (&[u8], u8, u8, u8, u16)| {
         };
         let features = views.views().iter().map(|view| view.grid().patches() / 4);
         assert_eq!(features.sum::<usize>(), places);
+        assert!(contact_sheet(&views).is_ok());
     }
 });

@@ -21,14 +21,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PICTURE = "1280x1024"
 
 
 class Peer:
     """transformers, waiting for its turn."""
 
     def __init__(self, args, shape, dtype):
-        line = [args.python, str(HERE / "vl_peer.py"), "--shape", shape, "--dtype", dtype, "--threads", str(args.threads)]
+        line = [args.python, str(HERE / "vl_peer.py"), "--shape", shape, "--dtype", dtype, "--threads", str(args.threads),
+                "--picture", args.picture]
         # Threads that wait must not take the processors from whoever is measured.
         env = os.environ | {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -46,7 +46,7 @@ class Peer:
 
 def ours(args, shape, dtype):
     """One round of our command, after a round that warms up."""
-    line = [args.lfm2, "bench", "--synthetic", shape, "--quantization", dtype, "--image", PICTURE, "--repeat", "1",
+    line = [args.lfm2, "bench", "--synthetic", shape, "--quantization", dtype, "--image", args.picture, "--repeat", "1",
             "--threads", str(args.threads), "--no-packed-cache", "--json"]
     return json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
 
@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--python", help="a Python with torch and transformers")
     parser.add_argument("--shape", type=words, default=["lfm2-vl-450m", "lfm2-vl-1.6b"], help="with commas")
     parser.add_argument("--dtype", type=words, default=["f32", "bf16"], help="with commas")
+    parser.add_argument("--picture", choices=["1280x1024", "512x512"], default="1280x1024", help="512x512 is one view: a quick look")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="the same for both")
     parser.add_argument("--out", type=Path, help="write everything as JSON")

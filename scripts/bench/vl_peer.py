@@ -2,7 +2,7 @@
 """transformers (eager, on the CPU) as the peer of vl.py: one model with random weights, timed on demand.
 
 Writes a JSON object per line: first that it is ready, then one for every line it reads, which is `view`
-(tower and projector on one full view) or `first` (a picture of ten views, its prompt and one token). The
+(tower and projector on one full view) or `first` (a picture, its prompt and one token). The
 pixels are prepared before the clock starts.
 """
 import argparse
@@ -20,6 +20,10 @@ TEXTS = {"350m": dict(hidden_size=1024, intermediate_size=6656), "1.2b": dict(hi
 # The layers of both text models that are attention.
 ATTENTION = (2, 5, 8, 10, 12, 14)
 SHAPES = {"lfm2-vl-450m": ("base", "350m"), "lfm2-vl-1.6b": ("so400m", "1.2b")}
+
+
+# Rows and columns of patches of the views of pictures.
+GRIDS = {"1280x1024": [(32, 32)] * 9 + [(28, 34)], "512x512": [(32, 32)]}
 
 
 def build(shape, dtype):
@@ -62,8 +66,8 @@ def prompt(grids):
     text = [(position * 7919 + 1300) % 60000 + 600 for position in range(24)]
     ids = text[:8] + [START]
     for view, (rows, cols) in enumerate(grids):
-        last = view + 1 == len(grids)
-        ids += [THUMBNAIL if last else 397 + view] + [IMAGE] * (rows * cols // 4)
+        marker = THUMBNAIL if view + 1 == len(grids) else 397 + view
+        ids += [marker] * (len(grids) > 1) + [IMAGE] * (rows * cols // 4)
     return torch.tensor([ids + [END] + text[8:]])
 
 
@@ -72,12 +76,12 @@ def main():
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--dtype", choices=["f32", "bf16"], required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--picture", choices=GRIDS, default="1280x1024")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
     model = build(args.shape, dtype)
-    # What 1280 x 1024 pixels become.
-    grids = [(32, 32)] * 9 + [(28, 34)]
+    grids = GRIDS[args.picture]
     view, picture, ids = pixels([(32, 32)], dtype), pixels(grids, dtype), prompt(grids)
     print(json.dumps({"ready": True, "parameters": sum(p.numel() for p in model.parameters()), "tokens": ids.shape[1]}), flush=True)
     with torch.inference_mode():

@@ -95,14 +95,30 @@ impl Linear {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn forward_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
-        let packed: Vec<&Packed> = layers.iter().filter_map(|l| l.packed()).collect();
-        let each = if packed.len() == N {
-            ops::packed::matmul(x, &packed)?
+        let packed = layers.iter().filter_map(|layer| match &layer.weight {
+            Weight::Packed(weight) => Some(weight),
+            _ => None,
+        });
+        let packed: Vec<&Packed> = packed.collect();
+        let each: Vec<Tensor> = if packed.len() == N {
+            let products = ops::packed::matmul(x, &packed)?;
+            let pairs = layers.iter().zip(products);
+            pairs
+                .map(|(layer, y)| layer.biased(y))
+                .collect::<Result<_>>()?
         } else {
             layers.iter().map(|l| l.forward(x)).collect::<Result<_>>()?
         };
         each.try_into()
             .map_err(|_| candle_core::Error::msg("one result per layer"))
+    }
+
+    /// A product with the bias, if there is one.
+    fn biased(&self, y: Tensor) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) => ops::add_bias(&y, bias),
+            None => Ok(y),
+        }
     }
 }
 
@@ -114,10 +130,7 @@ impl Module for Linear {
             Weight::Packed(weight) => ops::packed::matmul(x, &[weight])?.remove(0),
             Weight::Quantized(weight) => weight.forward(&x.contiguous()?)?,
         };
-        match &self.bias {
-            Some(bias) => ops::add_bias(&y, bias),
-            None => Ok(y),
-        }
+        self.biased(y)
     }
 }
 

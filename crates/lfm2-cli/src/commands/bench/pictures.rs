@@ -97,8 +97,9 @@ impl Report {
         let mut random = Random::new(args.seed);
         let side = model.processor().settings().tile_size;
         let (mut views, mut turns) = (Vec::new(), Vec::new());
-        // The first round warms up.
-        for round in 0..=args.repeat.get() {
+        // Pays for pages and threads.
+        turn(model, &noise(&mut random, side, side)?, &mut random)?;
+        for _ in 0..args.repeat.get() {
             let tile = model
                 .processor()
                 .process(&noise(&mut random, side, side)?)?;
@@ -106,11 +107,8 @@ impl Report {
             model.encode(tile.views().get(..1).unwrap_or_default())?;
             let view = start.elapsed().as_secs_f64();
             let picture = noise(&mut random, size.width, size.height)?;
-            let turn = turn(model, &picture, &mut random)?;
-            if round > 0 {
-                views.push(view);
-                turns.push(turn);
-            }
+            views.push(view);
+            turns.push(turn(model, &picture, &mut random)?);
         }
         let of = |part: fn(&Turn) -> f64| median(turns.iter().map(part)).unwrap_or_default();
         let plan = model.processor().plan(size);
