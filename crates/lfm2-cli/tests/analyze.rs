@@ -345,7 +345,6 @@ fn models_and_layers_that_are_not_there_are_told() {
         (&["--layers", "some"], 2, "or \"all\" alone"),
         (&["--only", "gender"], 2, "control, synonym"),
         (&["--count", "0"], 2, "at least 1"),
-        (&["--count", "99999999"], 2, "the grammar holds about"),
         (
             &["--pairs", "x.csv", "--generated"],
             2,

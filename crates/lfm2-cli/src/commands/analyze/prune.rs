@@ -340,14 +340,12 @@ fn text(outcome: &Outcome, folder: &Path) -> String {
             row.folder.clone(),
         ]);
     }
-    let harmful = outcome.values.iter().filter(|value| **value <= 0.0).count();
     format!(
-        "{} documents; {} questions ranked the dimensions, {} others measure\n\n{}\n{harmful} of {} dimensions bring documents that do not answer as near as those that do, or nearer\nwritten: {}\n",
+        "{} documents; {} questions ranked the dimensions, {} others measure\n\n{}\nwritten: {}\n",
         format::count(outcome.documents as u64),
         outcome.ranking_questions,
         outcome.test_questions,
         format::table(&rows),
-        outcome.dimensions,
         folder.display(),
     )
 }
