@@ -58,18 +58,6 @@ impl Linear {
         Self { weight, ..self }
     }
 
-    /// The same layer with activations that are rounded more coarsely where the weight is in blocks of 8
-    /// bits: to 8 bits, too, which is half the work.
-    ///
-    /// For encoders, where norms keep errors from growing and what is read is rounder than that.
-    pub fn coarse(self) -> Self {
-        let weight = match self.weight {
-            Weight::Packed(weight) => Weight::Packed(weight.coarse()),
-            other => other,
-        };
-        Self { weight, ..self }
-    }
-
     /// The same layer with activations that are not rounded noticeably, see [`Accuracy::Exact`].
     pub fn exact(self) -> Self {
         let weight = match self.weight {

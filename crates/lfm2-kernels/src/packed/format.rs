@@ -93,8 +93,7 @@ impl BlockType {
         }
     }
 
-    /// To how many bits activations are rounded when they meet such weights, unless a caller wants
-    /// another number.
+    /// To how few bits activations can be rounded when they meet such weights.
     ///
     /// Weights of more than four bits deserve activations that add no error of their own. Those cost
     /// twice the arithmetic, which matters for whole prompts only.
@@ -102,14 +101,6 @@ impl BlockType {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q4_K => Precision::Int8,
             _ => Precision::Int16,
-        }
-    }
-
-    /// To how few bits they can be rounded.
-    pub const fn coarsest(self) -> Precision {
-        match self {
-            Self::Q8_0 => Precision::Int8,
-            other => other.precision(),
         }
     }
 

@@ -238,7 +238,7 @@ fn check(
     }
     ShapeError::check(
         "bytes per activation",
-        weight.kind().coarsest().bytes(),
+        weight.kind().precision().bytes(),
         x.precision().bytes(),
     )
 }
@@ -295,12 +295,11 @@ fn walk(
         stream: x.panels() <= FEW_PANELS,
         results,
     };
-    // What `check` let through: fewer bits of activations only where there is a loop for them.
+    // What `check` let through: fewer bits of activations only for weights of four bits.
     match (weight.kind(), x.precision()) {
         (BlockType::Q4_0, Precision::Int8) => isa.run(panel.of::<Q4_0, Narrow>()),
         (BlockType::Q4_1, Precision::Int8) => isa.run(panel.of::<Q4_1, Narrow>()),
         (BlockType::Q4_K, Precision::Int8) => isa.run(panel.of::<Q4_K, Narrow>()),
-        (BlockType::Q8_0, Precision::Int8) => isa.run(panel.of::<Q8_0, Narrow>()),
         (BlockType::Q4_0, _) => isa.run(panel.of::<Q4_0, Wide>()),
         (BlockType::Q4_1, _) => isa.run(panel.of::<Q4_1, Wide>()),
         (BlockType::Q4_K, _) => isa.run(panel.of::<Q4_K, Wide>()),

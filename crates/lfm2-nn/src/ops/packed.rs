@@ -27,12 +27,6 @@ impl Packed {
         Self { matrix, precision }
     }
 
-    /// With activations rounded as coarsely as there are products for.
-    pub(crate) fn coarse(self) -> Self {
-        let precision = self.matrix.kind().coarsest();
-        Self { precision, ..self }
-    }
-
     /// With activations rounded so finely that logits do not show it.
     pub(crate) fn fine(self) -> Self {
         let precision = Precision::Int16;

@@ -3,7 +3,6 @@
 use candle_core::{D, DType, Device, Result};
 use lfm2_nn::{Bias, Linear, Module, Tensor, Weights};
 
-use super::linear;
 use crate::EncoderConfig;
 
 /// Queries that meet all keys at a time; bounds the memory of scores.
@@ -53,7 +52,7 @@ impl Attention {
     pub(super) fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
         let (width, heads) = (config.width, config.heads);
         let head_dim = width / heads;
-        let linear = |name: &str| linear(&weights.pp(name), width, width, Bias::With);
+        let linear = |name: &str| weights.pp(name).linear(width, width, Bias::With);
         let bias = |name: &str| -> lfm2_hub::Result<Tensor> {
             Ok(weights.tensor(name, &[heads, head_dim])?.unsqueeze(1)?)
         };
@@ -65,7 +64,9 @@ impl Attention {
             k: linear("linear_k")?,
             v: linear("linear_v")?,
             out: linear("linear_out")?,
-            position: super::linear(&weights.pp("linear_pos"), width, width, Bias::Without)?,
+            position: weights
+                .pp("linear_pos")
+                .linear(width, width, Bias::Without)?,
             bias_u: bias("pos_bias_u")?,
             bias_v: bias("pos_bias_v")?,
         })

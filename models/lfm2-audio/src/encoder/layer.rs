@@ -4,7 +4,7 @@ use candle_core::Result;
 use lfm2_nn::{Bias, LayerNorm, Linear, Module, Tensor, Weights};
 
 use super::attention::{Attention, Positions};
-use super::{EPS, linear, pointwise};
+use super::{EPS, pointwise};
 use crate::EncoderConfig;
 
 /// `x += FF1(LN x)/2; x += Attn(LN x); x += Conv(LN x); x += FF2(LN x)/2; LN x`.
@@ -76,8 +76,8 @@ impl FeedForward {
         let inner = config.width * config.expansion;
         let (first, second) = (weights.pp("linear1"), weights.pp("linear2"));
         Ok(Self {
-            linear1: linear(&first, config.width, inner, Bias::With)?,
-            linear2: linear(&second, inner, config.width, Bias::With)?,
+            linear1: first.linear(config.width, inner, Bias::With)?,
+            linear2: second.linear(inner, config.width, Bias::With)?,
         })
     }
 }
@@ -119,7 +119,9 @@ impl ConvModule {
         Ok(Self {
             width,
             taps,
-            gate: linear(&weights.pp("pointwise_conv1"), width, 2 * width, Bias::With)?,
+            gate: weights
+                .pp("pointwise_conv1")
+                .linear(width, 2 * width, Bias::With)?,
             kernel: depthwise.conv_kernel(width, taps)?,
             bias: depthwise.tensor("bias", &[width])?,
             norm: BatchNorm {
@@ -128,7 +130,9 @@ impl ConvModule {
                 mean: vector("running_mean")?,
                 variance: vector("running_var")?,
             },
-            out: linear(&weights.pp("pointwise_conv2"), width, width, Bias::With)?,
+            out: weights
+                .pp("pointwise_conv2")
+                .linear(width, width, Bias::With)?,
         })
     }
 

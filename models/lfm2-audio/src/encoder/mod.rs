@@ -11,7 +11,7 @@ mod subsample;
 use std::ops::Range;
 
 use candle_core::Result;
-use lfm2_nn::{Accuracy, Bias, Linear, Module, Tensor, Weights};
+use lfm2_nn::{Module, Tensor, Weights};
 
 use crate::EncoderConfig;
 use attention::Positions;
@@ -22,16 +22,6 @@ use subsample::Subsampling;
 pub const FRAMES_PER_STEP: usize = 8;
 /// The epsilon of all norms.
 const EPS: f64 = 1e-5;
-
-/// A layer of the encoder: with weights of 8 bits, activations have as many, unless the caller wants them
-/// exact.
-fn linear(weights: &Weights, input: usize, output: usize, bias: Bias) -> lfm2_hub::Result<Linear> {
-    let linear = weights.linear(input, output, bias)?;
-    Ok(match weights.accuracy() {
-        Accuracy::Exact => linear,
-        Accuracy::ByWeights => linear.coarse(),
-    })
-}
 
 /// The FastConformer encoder. Immutable, and cheap to share.
 #[derive(Debug, Clone)]
@@ -121,8 +111,8 @@ impl Encoder {
 #[derive(Debug, Clone)]
 pub struct Adapter {
     norm: lfm2_nn::LayerNorm,
-    up: Linear,
-    out: Linear,
+    up: lfm2_nn::Linear,
+    out: lfm2_nn::Linear,
 }
 
 impl Adapter {
@@ -132,11 +122,11 @@ impl Adapter {
     /// When a tensor is missing or has another shape.
     pub fn load(width: usize, hidden: usize, weights: &Weights) -> lfm2_hub::Result<Self> {
         let model = weights.pp("model");
-        let bias = Bias::With;
+        let bias = lfm2_nn::Bias::With;
         Ok(Self {
             norm: lfm2_nn::LayerNorm::load(&model.pp(0), width, EPS)?,
-            up: linear(&model.pp(1), width, hidden, bias)?,
-            out: linear(&model.pp(3), hidden, hidden, bias)?,
+            up: model.pp(1).linear(width, hidden, bias)?,
+            out: model.pp(3).linear(hidden, hidden, bias)?,
         })
     }
 }

@@ -9,7 +9,6 @@ use std::ops::Range;
 use candle_core::Result;
 use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
 
-use super::linear;
 use super::pointwise::plain;
 use crate::EncoderConfig;
 
@@ -46,7 +45,7 @@ impl Subsampling {
             Ok(Separable {
                 kernel: kernel(&conv(depthwise), channels)?,
                 bias: conv(depthwise).tensor("bias", &[channels])?,
-                pointwise: linear(&conv(depthwise + 1), channels, channels, Bias::With)?,
+                pointwise: conv(depthwise + 1).linear(channels, channels, Bias::With)?,
             })
         };
         let bins = (0..3).fold(config.features, |bins, _| bins.div_ceil(2));
@@ -56,12 +55,9 @@ impl Subsampling {
                 Accuracy::ByWeights => first,
             },
             separable: [separable(2)?, separable(5)?],
-            out: linear(
-                &weights.pp("out"),
-                channels * bins,
-                config.width,
-                Bias::With,
-            )?,
+            out: weights
+                .pp("out")
+                .linear(channels * bins, config.width, Bias::With)?,
         })
     }
 
