@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::export;
 use super::feed::{PictureFeed, PictureReader, Source, conversation};
-use super::options::{PictureData, VisionBase, VisionOptions};
+use super::options::{PictureData, ShapeData, VisionBase, VisionOptions};
 use super::rows::Rows;
 use super::start;
 use crate::bpe;
@@ -242,7 +242,9 @@ fn words(source: &Source, seed: u64) -> Vec<String> {
                 texts.extend(names());
             }
         }
-        Source::Shapes(data) => {
+        Source::Shapes(_) => {
+            // Of any shapes, whatever this run asks: another may go on from it and ask more.
+            let data = ShapeData::default();
             let mut rng = Rng::labelled(seed, "words");
             for _ in 0..WORDS_OF {
                 let scene = Scene::random(&data.scenes, &mut rng);
