@@ -142,16 +142,16 @@ fn losses(watch: &Watch) -> Vec<(u64, f64, f64)> {
 #[test]
 fn a_model_learns_to_find_passages() {
     let bench = Bench::new();
-    let mut run = bench.open(bench.options(60), "run", 2);
+    let mut run = bench.open(bench.options(120), "run", 2);
     let watch = train(&mut run);
     let mean = |steps: &[(u64, f64, f64)]| {
         steps.iter().map(|(_, loss, _)| loss).sum::<f64>() / steps.len() as f64
     };
     let losses = losses(&watch);
-    let (first, last) = (mean(&losses[..8]), mean(&losses[52..]));
+    let (first, last) = (mean(&losses[..8]), mean(&losses[112..]));
     assert!(last < 0.8 * first, "{first} then {last}");
     let measured = watch.measured.borrow();
-    assert!(measured.len() == 15 && measured[14] > 0.5, "{measured:?}");
+    assert!(measured.len() == 30 && measured[29] > 0.5, "{measured:?}");
     let reports = watch.reports.borrow();
     for name in ["accuracy", "contrastive", "lexical", "reciprocal_rank"] {
         assert!(reports[0].figures.contains_key(name), "{name}");

@@ -213,13 +213,15 @@ fn minilm_embeds_as_in_the_references() -> Result<()> {
             rows.len()
         );
         let found = encode(&encoder, &texts, &[Site::Final], &EncodeOptions::default())?;
-        let source = lfm2_hub::SafetensorsSource::open(
-            &golden.join(format!("ldsp/real_{name}.safetensors")),
-            lfm2_hub::Mapping::Read,
-            &lfm2_hub::Limits::default(),
-        )?;
-        let count = found[0].len();
-        let expected = lfm2_hub::TensorSource::elements(&source, "first", 0..count)?;
+        // Not with our own reader: these files hold numbers of 64 bits, which weights are not.
+        let file = golden.join(format!("ldsp/real_{name}.safetensors"));
+        let references = candle_core::safetensors::load(&file, &candle_core::Device::Cpu)?;
+        let expected = references["first"].flatten_all()?.to_vec1::<f32>()?;
+        ensure!(
+            expected.len() == found[0].len(),
+            "{name}: {}",
+            expected.len()
+        );
         let off = found[0]
             .iter()
             .zip(&expected)
