@@ -514,6 +514,9 @@ fn the_librarys_elimination_and_accuracies_are_followed() -> Result<()> {
 /// `scripts/bench/ldsp_minilm.py` writes, `LFM2_GOLDEN` where the table lies.
 #[test]
 fn the_table_of_minilm_comes_out_again() -> Result<()> {
+    /// Of accuracies, with room for the last bit of a difference.
+    const WITHIN: f64 = 0.01 + 1e-9;
+
     let (Some(folder), Some(golden)) = (std::env::var_os("LFM2_MINILM"), lfm2_golden::folder())
     else {
         println!("left out: LFM2_MINILM and LFM2_GOLDEN name no folders");
@@ -547,16 +550,21 @@ fn the_table_of_minilm_comes_out_again() -> Result<()> {
                 apart.push(format!("{name}: {key}: {found}, expected {expected}"));
             }
         };
-        expect("baseline_accuracy", found.evaluation.baseline, 0.01);
-        // Which dimensions are lowest or eliminated last is decided by the sixth digit of an embedding
-        // where nothing tells the sides apart: the reference itself gives 0.4225 and 0.4525 for one cell
-        // with two versions of torch.
-        expect("low_edi_accuracy", found.evaluation.low, 0.025);
-        expect("rfe_accuracy", found.evaluation.eliminated, 0.025);
+        expect("baseline_accuracy", found.evaluation.baseline, WITHIN);
+        // Of a property that no dimension tells, the sixth digit of an embedding decides which
+        // dimensions are lowest or eliminated last: the reference itself gives 0.4225 and 0.4525 for
+        // one cell with two versions of torch.
+        let chosen = if row["bh_significant_005"] == 0 {
+            0.025
+        } else {
+            WITHIN
+        };
+        expect("low_edi_accuracy", found.evaluation.low, chosen);
+        expect("rfe_accuracy", found.evaluation.eliminated, chosen);
         expect(
             "accuracy_there",
             found.evaluation.climb.last().copied().unwrap_or(f64::NAN),
-            0.01,
+            WITHIN,
         );
         expect("bh_significant_005", found.significant as f64, 0.0);
         expect("top_edi", found.scores.edi[found.order[0]], 0.01);
