@@ -525,6 +525,7 @@ fn the_table_of_minilm_comes_out_again() -> Result<()> {
     let table = std::fs::read(golden.join("ldsp/minilm_full_table.json"))?;
     let table: Vec<Value> = serde_json::from_slice(&table)?;
     let mut apart = Vec::new();
+    let mut widest = (0.0f64, String::new());
     for row in &table {
         let name = row["property"].as_str().unwrap_or_default();
         let case = Case::open(&Path::new(&folder).join(format!("{name}.json")))?;
@@ -546,14 +547,18 @@ fn the_table_of_minilm_comes_out_again() -> Result<()> {
         let found = &study.properties[0];
         let mut expect = |key: &str, found: f64, by: f64| {
             let expected = row[key].as_f64().unwrap_or(f64::NAN);
-            if (found - expected).abs() > by || expected.is_nan() {
+            let gap = (found - expected).abs();
+            if key.contains("accuracy") && gap > widest.0 {
+                widest = (gap, format!("{key} of {name}"));
+            }
+            if gap > by || expected.is_nan() {
                 apart.push(format!("{name}: {key}: {found}, expected {expected}"));
             }
         };
         expect("baseline_accuracy", found.evaluation.baseline, WITHIN);
         // Of a property that no dimension tells, the sixth digit of an embedding decides which
         // dimensions are lowest or eliminated last: the reference itself gives 0.4225 and 0.4525 for
-        // one cell with two versions of torch.
+        // one cell on two processors.
         let chosen = if row["bh_significant_005"] == 0 {
             0.025
         } else {
@@ -571,6 +576,7 @@ fn the_table_of_minilm_comes_out_again() -> Result<()> {
         expect("top_dimension", found.order[0] as f64, 0.0);
     }
     ensure!(apart.is_empty(), "{}", apart.join("\n"));
-    println!("{} properties", table.len());
+    let (gap, cell) = widest;
+    println!("{} properties; accuracies at most {gap:.4} apart ({cell})", table.len());
     Ok(())
 }

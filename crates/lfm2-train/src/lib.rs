@@ -48,6 +48,7 @@ pub mod data;
 mod error;
 mod export;
 mod file;
+mod hints;
 mod language;
 mod lora;
 pub mod loss;
@@ -84,6 +85,7 @@ pub use bpe::{
     train_tokenizer,
 };
 pub use error::{Error, Result};
+pub use hints::Hints;
 pub use language::{Language, LanguageBatch};
 pub use lora::{LoraOptions, LoraSource, write_adapter};
 pub use mixed::{Feed, Front, Mixed, MixedBatch};

@@ -161,6 +161,9 @@ pub enum Extent {
 }
 
 impl Extent {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Small, Self::Large];
+
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
@@ -226,7 +229,7 @@ impl Shape {
     }
 
     /// Where the centre is in pixels.
-    pub(super) fn centre(&self) -> (f64, f64) {
+    pub(crate) fn centre(&self) -> (f64, f64) {
         self.outline.centre()
     }
 }

@@ -213,7 +213,7 @@ impl Scene {
 
     fn ask_size(&self, rng: &mut Rng) -> Option<(String, String)> {
         let (shape, name) = self.named(rng)?;
-        let words = [Extent::Small, Extent::Large].map(Extent::name);
+        let words = Extent::ALL.map(Extent::name);
         let [first, second] = match rng.below(2) {
             0 => words,
             _ => [words[1], words[0]],

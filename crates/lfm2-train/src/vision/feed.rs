@@ -6,6 +6,7 @@ use lfm2_vl::{ImagePlan, ImageProcessor, ImageTokens, ImageViews, Picture, View}
 
 use super::options::{ConversationOptions, ShapeData, VisionOptions};
 use super::rows::{Row, Rows};
+use super::seen::SeenWords;
 use crate::data::{self, Document, Encoder};
 use crate::mixed::{Feed, MixedBatch, expand};
 use crate::objective::ValidationSet;
@@ -39,6 +40,8 @@ pub(super) struct PictureReader {
     pub(super) tokens: ImageTokens,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
+    /// Set when rows of drawn pictures are told what they show.
+    pub(super) seen: Option<SeenWords>,
 }
 
 type ViewBatch = MixedBatch<View>;
@@ -50,7 +53,7 @@ impl PictureReader {
         pictures: &[Picture],
         messages: &[Message],
         batch: &mut ViewBatch,
-    ) -> Result<()> {
+    ) -> Result<Vec<ImageViews>> {
         let views = pictures
             .iter()
             .map(|picture| self.processor.process(picture));
@@ -68,7 +71,7 @@ impl PictureReader {
         let runs = runs.collect::<lfm2_hub::Result<Vec<_>>>()?;
         let document: Document = expand(&document, image, &runs)?;
         batch.push(&document, views.iter().flat_map(|v| v.views().to_vec()));
-        Ok(())
+        Ok(views)
     }
 
     /// Appends a scene and what is said about it.
@@ -78,14 +81,34 @@ impl PictureReader {
         questions: &[Question],
         batch: &mut ViewBatch,
     ) -> Result<()> {
-        self.read(&[scene.draw()?], &messages(questions), batch)
+        self.read(&[scene.draw()?], &messages(questions), batch)?;
+        Ok(())
+    }
+
+    /// The same, with what the rows of the picture show.
+    fn read_scene_with_hints(
+        &self,
+        scene: &Scene,
+        questions: &[Question],
+        batch: &mut ViewBatch,
+    ) -> Result<()> {
+        let start = batch.documents().tokens();
+        let views = self.read(&[scene.draw()?], &messages(questions), batch)?;
+        let (Some(seen), [views]) = (&self.seen, views.as_slice()) else {
+            return Ok(());
+        };
+        let image = self.tokens.image();
+        let ids = (0u32..).zip(batch.documents().token_ids()).skip(start);
+        let places: Vec<u32> = ids.filter(|(_, id)| **id == image).map(|(i, _)| i).collect();
+        seen.hint((scene, views), &self.processor, &places, batch);
+        Ok(())
     }
 
     /// Appends a row of a file.
     fn read_row(&self, rows: &Rows, row: &Row, batch: &mut ViewBatch) -> Result<()> {
         let pictures = rows.pictures(row)?;
         let read = self.read(&pictures, &row.messages, batch);
-        read.map_err(|e| rows.error(row, e.to_string()))
+        read.map(drop).map_err(|e| rows.error(row, e.to_string()))
     }
 }
 
@@ -175,7 +198,7 @@ impl PictureFeed {
                 for _ in 0..pictures {
                     let scene = Scene::random(&data.scenes, &mut rng);
                     let questions = conversation(&scene, &data.conversations, &mut rng);
-                    self.reader.read_scene(&scene, &questions, &mut batch)?;
+                    self.reader.read_scene_with_hints(&scene, &questions, &mut batch)?;
                 }
             }
             Source::Rows(rows) => {

@@ -9,6 +9,7 @@ mod feed;
 mod options;
 mod rows;
 mod run;
+mod seen;
 mod start;
 
 pub use feed::PictureFeed;

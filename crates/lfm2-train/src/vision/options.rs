@@ -249,6 +249,10 @@ pub struct VisionOptions {
     /// How fast each part learns.
     #[serde(default)]
     pub rates: PartRates,
+    /// Beside answers, the rows of drawn pictures are told which word is for what they show, and this is what a
+    /// row counts beside a token of an answer; 0 leaves it out. See [`Hints`](crate::Hints).
+    #[serde(default)]
+    pub hints: f64,
     /// Pictures of shapes it is measured on, with one question of every topic each; or rows that are kept
     /// out of training.
     #[serde(default = "validation_pictures")]
@@ -314,6 +318,14 @@ impl VisionOptions {
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::option(*key, "expected at least 1, found 0"));
+        }
+        if !(self.hints.is_finite() && self.hints >= 0.0) {
+            let detail = format!("expected a number of at least 0, found {}", self.hints);
+            return Err(Error::option("hints", detail));
+        }
+        if self.hints > 0.0 && matches!(self.data, PictureData::Rows(_)) {
+            let detail = "of picture files nobody knows what is where; expected 0, or data of shapes";
+            return Err(Error::option("hints", detail));
         }
         if let PictureData::Shapes(shapes) = &self.data {
             shapes.scenes.validate()?;

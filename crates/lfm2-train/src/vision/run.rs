@@ -14,6 +14,7 @@ use super::export;
 use super::feed::{PictureFeed, PictureReader, Source, conversation};
 use super::options::{PictureData, ShapeData, VisionBase, VisionOptions};
 use super::rows::Rows;
+use super::seen::SeenWords;
 use super::start;
 use crate::bpe;
 use crate::file::write_text;
@@ -109,10 +110,14 @@ impl VisionRun {
             tokens: model.image_tokens().clone(),
             tokenizer: facts.tokenizer.clone(),
             template: ChatTemplate::new(&template)?,
+            seen: match options.hints > 0.0 {
+                true => Some(SeenWords::new(&facts.tokenizer)?),
+                false => None,
+            },
         };
         let feed = PictureFeed::new(&options, source, reader);
         let validation = feed.validation(options.validation_pictures)?;
-        let objective = Mixed::new(model, feed, validation);
+        let objective = Mixed::new(model, feed, validation).with_hints(options.hints);
         let pace = options.pace();
         Ok(Self {
             run: RunLoop::open(&folder, identity, pace, parameters, objective, threads)?,
