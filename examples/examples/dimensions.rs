@@ -17,9 +17,7 @@ use lfm2_analysis::{Contrast, PairedEmbeddings, Property, Study, StudyOptions, g
 fn main() -> Result<()> {
     let encoder = match std::env::args().nth(1) {
         Some(source) => sentence::open(source)?,
-        None => {
-            SentenceEncoder::from_checkpoint(&lfm2::embedded_checkpoint()?, &Default::default())?
-        }
+        None => SentenceEncoder::from_checkpoint(&lfm2::embedded::stories()?, &Default::default())?,
     };
     let set = generate(Contrast::Tense, 300, 1)?;
     println!("{} pairs such as {:?}", set.len(), set.pairs()[0]);

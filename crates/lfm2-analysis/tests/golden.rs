@@ -577,6 +577,9 @@ fn the_table_of_minilm_comes_out_again() -> Result<()> {
     }
     ensure!(apart.is_empty(), "{}", apart.join("\n"));
     let (gap, cell) = widest;
-    println!("{} properties; accuracies at most {gap:.4} apart ({cell})", table.len());
+    println!(
+        "{} properties; accuracies at most {gap:.4} apart ({cell})",
+        table.len()
+    );
     Ok(())
 }

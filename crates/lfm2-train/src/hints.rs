@@ -6,7 +6,7 @@
 //! that the text model reads it as it reads words. It takes no parameters, and nothing of it is left in the
 //! finished model.
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use lfm2_text::TextModel;
 
 use crate::loss::{self, Target};
@@ -47,16 +47,21 @@ impl Hints {
     }
 
     /// The weighted cross-entropy of all rows of `x` that were pushed, divided by `divisor`: a scalar with a
-    /// graph, which reaches the rows and the embeddings of the words. `x` is `(tokens, hidden)`, the embeddings
-    /// of the batch.
+    /// graph, which reaches the rows and the embeddings of the words; and the weight of the rows that are nearest
+    /// to their word, of that of all rows. `x` is `(tokens, hidden)`, the embeddings of the batch.
     ///
     /// # Errors
     /// When a place or a word is outside, or the device fails.
-    pub fn loss(&self, x: &Tensor, text: &TextModel, divisor: f64) -> Result<Tensor> {
+    pub fn loss(&self, x: &Tensor, text: &TextModel, divisor: f64) -> Result<(Tensor, [f64; 2])> {
         let device = x.device();
         let rows = x.index_select(&Tensor::new(self.places.as_slice(), device)?, 0)?;
         let words = text.embed_tokens(&Tensor::new(self.words.as_slice(), device)?)?;
         let logits = (rows.matmul(&words.t()?)? * SHARPNESS)?;
-        loss::next_token(&logits, &self.targets, divisor)
+        let found: Vec<u32> = logits.detach().argmax(D::Minus1)?.to_vec1()?;
+        let pairs = self.targets.iter().zip(found);
+        let right = pairs.filter(|(target, found)| target.id == *found);
+        let right = right.map(|(target, _)| f64::from(target.weight)).sum();
+        let loss = loss::next_token(&logits, &self.targets, divisor)?;
+        Ok((loss, [right, loss::weight(&self.targets)]))
     }
 }

@@ -180,13 +180,19 @@ impl<F: Front, D: Feed<Piece = F::Piece>> Objective for Mixed<F, D> {
         let logits = text.head(&hidden)?;
         let right = right_answers(&logits, &targets, &places)?;
         let mut loss = loss::next_token(&logits, &targets, divisor)?;
-        if self.hints > 0.0 {
+        let mut figures = vec![("right", right / divisor)];
+        if self.hints > 0.0 && !batch.hints.is_empty() {
+            let [mut seen, mut all] = [0.0; 2];
             for hints in &batch.hints {
-                loss = (loss + (hints.loss(&x, text, divisor)? * self.hints)?)?;
+                let (part, [right, weight]) = hints.loss(&x, text, divisor)?;
+                loss = (loss + (part * self.hints)?)?;
+                (seen, all) = (seen + right, all + weight);
             }
+            // A part of the step's mean, as large as the batch's part of the step.
+            figures.push(("seen", seen / all * documents.weight() / divisor));
         }
         Ok(Outcome {
-            figures: vec![("right", right / divisor)],
+            figures,
             ..Outcome::new(loss)
         })
     }

@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::path::Path;
 
+use candle_core::{Device, Tensor, Var};
 use lfm2_generate::Cancel;
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions};
 use lfm2_nn::Accuracy;
 use lfm2_text::LoadOptions;
 use lfm2_train::shapes::{Exam, Examinee, Topic};
 use lfm2_train::vision::{VisionOptions, VisionRun};
-use lfm2_train::{AnyRun, Error, Objective, Resume, TrainEvent, TrainProgress};
+use lfm2_train::{AnyRun, Error, Hints, Objective, Resume, TrainEvent, TrainProgress};
 use serde_json::{Value, json};
 
 struct Bench(tempfile::TempDir);
@@ -92,6 +93,7 @@ impl Bench {
 struct Watch {
     losses: RefCell<Vec<(u64, f64, f64)>>,
     topics: RefCell<Vec<String>>,
+    seen: RefCell<Vec<f64>>,
     stop: Option<(u64, Cancel)>,
 }
 
@@ -102,6 +104,7 @@ impl TrainProgress for Watch {
                 let line = (report.step, report.loss, report.grad_norm);
                 self.losses.borrow_mut().push(line);
                 assert!((0.0..=1.0).contains(&report.figures["right"]));
+                self.seen.borrow_mut().extend(report.figures.get("seen"));
                 if let Some((step, cancel)) = &self.stop
                     && report.step == *step
                 {
@@ -182,6 +185,101 @@ fn gradients_of_tower_projector_and_text_are_slopes_of_the_loss() {
         compared[part] += 1;
     }
     assert!(compared.iter().all(|count| *count >= 3), "{compared:?}");
+}
+
+/// What turns hints on: words have to be tokens.
+fn hinted() -> Value {
+    let mut config = Bench::new().config(2, &json!({"hints": 1.0}));
+    config["base"]["fresh"]["vocab_size"] = json!(640);
+    json!({"hints": 1.0, "base": config["base"]})
+}
+
+#[test]
+fn rows_learn_the_words_for_what_they_show() {
+    let bench = Bench::new();
+    let run = |name: &str, threads| {
+        let mut run = bench.open(bench.options(30, &hinted()), name, threads);
+        let watch = train(&mut run);
+        (watch.seen.take(), run.parameters().values().unwrap())
+    };
+    let (seen, values) = run("one", 1);
+    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
+    assert!(seen.iter().all(|share| (0.0..=1.0).contains(share)));
+    assert!(mean(&seen[24..]) > mean(&seen[..6]) + 0.15, "{seen:?}");
+    assert_eq!((seen, values), run("two", 2));
+}
+
+#[test]
+fn the_loss_of_hints_is_a_cross_entropy_with_its_slope() {
+    let bench = Bench::new();
+    let run = bench.open(bench.options(2, &json!({})), "run", 1);
+    let text = run.model().text();
+    let words = [3u32, 9, 20];
+    let table = text
+        .embed_tokens(&Tensor::new(&words, &Device::Cpu).unwrap())
+        .unwrap();
+    let table: Vec<Vec<f32>> = table.to_vec2().unwrap();
+    let hidden = table[0].len();
+    let values: Vec<f32> = (0..4 * hidden)
+        .map(|i| ((i * 37 % 19) as f32 - 9.0) / 12.0)
+        .collect();
+    let x = Var::from_vec(values.clone(), (4, hidden), &Device::Cpu).unwrap();
+    let mut hints = Hints::new(words.to_vec());
+    let pushed = [(3u32, 1u32, 1.0f32), (0, 2, 0.25)];
+    for (place, word, weight) in pushed {
+        hints.push(place, word, weight);
+    }
+
+    let naive = |values: &[f32]| -> f64 {
+        let mut total = 0.0;
+        for (place, word, weight) in pushed {
+            let row = &values[place as usize * hidden..][..hidden];
+            let product = |e: &Vec<f32>| -> f64 {
+                row.iter()
+                    .zip(e)
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum()
+            };
+            let logits: Vec<f64> = table.iter().map(|e| 8.0 * product(e)).collect();
+            let sum: f64 = logits.iter().map(|l| l.exp()).sum();
+            total += f64::from(weight) * (sum.ln() - logits[word as usize]);
+        }
+        total / 5.0
+    };
+    let (loss, [right, all]) = hints.loss(x.as_tensor(), text, 5.0).unwrap();
+    let found = f64::from(loss.to_scalar::<f32>().unwrap());
+    assert!((found - naive(&values)).abs() < 1e-5 * naive(&values));
+    assert!(all == 1.25 && [0.0, 0.25, 1.0, 1.25].contains(&right));
+    let gradients = loss.backward().unwrap();
+    let gradient: Vec<f32> = gradients
+        .get(x.as_tensor())
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap();
+    for i in (0..values.len()).step_by(5) {
+        let at = |step: f32| {
+            let mut moved = values.clone();
+            moved[i] += step;
+            naive(&moved)
+        };
+        let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+        assert!(
+            (slope - f64::from(gradient[i])).abs() < 1e-3,
+            "{i}: {slope} {}",
+            gradient[i]
+        );
+    }
+}
+
+#[test]
+fn views_of_a_run_leave_the_models_own_settings_alone() {
+    let bench = Bench::new();
+    let changes = json!({"views": {"min_image_tokens": 1, "max_image_tokens": 2}});
+    let mut run = bench.open(bench.options(2, &changes), "run", 1);
+    train(&mut run);
+    assert_eq!(run.model().processor().settings().max_image_tokens, 6);
 }
 
 #[test]
@@ -376,6 +474,15 @@ fn impossible_settings_are_refused_by_name() {
         (shapes(json!({"scene": {}})), "scene"),
         (json!({"base": {"checkpoint": "missing"}}), "missing"),
         (json!({"rates": {"tower": -1.0}}), "rates.tower"),
+        (json!({"hints": -1.0}), "hints"),
+        // Words of several tokens.
+        (json!({"hints": 1.0}), "a token for"),
+        (
+            json!({"hints": 1.0, "data": {"rows": {"path": "rows.jsonl"}}}),
+            "hints",
+        ),
+        (json!({"views": {"tile_size": -3}}), "tile_size"),
+        (shapes(json!({"scenes": {"scale": 9.0}})), "scale"),
         (
             json!({"data": {"rows": {"path": "missing.jsonl"}}}),
             "missing.jsonl",

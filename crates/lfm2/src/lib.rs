@@ -21,7 +21,7 @@
 //! | a text to be continued | [`TextModel::generate`] | `text` |
 //! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
-//! | a model that is always there | `TextModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
+//! | a model that is always there | `TextModel::embedded`, `VlModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
 //! | speech as text, text as speech, a spoken answer | [`speech::open`], [`speech::AudioModel`] | `transcribe`, `speak`, `converse` |
@@ -39,11 +39,7 @@
 //! inside of models, [`speech`] sound.
 
 #[cfg(feature = "embedded")]
-mod embedded;
-#[cfg(feature = "embedded")]
-mod embedded_pictures;
-#[cfg(feature = "embedded")]
-mod embedded_retrieval;
+pub mod embedded;
 mod error;
 mod gallery;
 mod options;
@@ -53,10 +49,6 @@ pub mod sentence;
 pub mod speech;
 mod text_model;
 
-#[cfg(feature = "embedded")]
-pub use embedded::embedded_checkpoint;
-#[cfg(feature = "embedded")]
-pub use embedded_pictures::embedded_picture_checkpoint;
 pub use error::{Error, Result};
 pub use gallery::Gallery;
 pub use lfm2_generate as generate;

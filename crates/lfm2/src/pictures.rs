@@ -93,16 +93,13 @@ impl VlModel {
         Self::from_gguf(&checkpoint, &vision, options)
     }
 
-    /// The tiny model that is compiled into the program.
+    /// The tiny model that is compiled into the program: it knows coloured shapes and nothing else.
     ///
     /// # Errors
-    /// As [`embedded_picture_checkpoint`](crate::embedded_picture_checkpoint).
+    /// None: a test of this crate opens it.
     #[cfg(feature = "embedded")]
     pub fn embedded() -> Result<Self> {
-        Self::from_checkpoint(
-            &crate::embedded_picture_checkpoint()?,
-            &VlOptions::default(),
-        )
+        Self::from_checkpoint(&crate::embedded::vl()?, &VlOptions::default())
     }
 
     /// Builds the model of an opened checkpoint.

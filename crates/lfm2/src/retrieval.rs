@@ -25,9 +25,6 @@ pub use lfm2_colbert::index::{
 };
 pub use lfm2_colbert::*;
 
-#[cfg(feature = "embedded")]
-pub use crate::embedded_retrieval::embedded_checkpoint;
-
 /// The tiny model that is compiled into the program: it finds English texts by words and what goes
 /// with them, in a few milliseconds each.
 ///
@@ -45,7 +42,7 @@ pub use crate::embedded_retrieval::embedded_checkpoint;
 /// None: a test of this crate opens it.
 #[cfg(feature = "embedded")]
 pub fn embedded() -> crate::Result<RetrievalModel> {
-    let checkpoint = embedded_checkpoint()?;
+    let checkpoint = crate::embedded::colbert()?;
     Ok(RetrievalModel::from_checkpoint(
         &checkpoint,
         &Default::default(),

@@ -75,7 +75,7 @@ impl TextModel {
     /// None: a test of this crate opens it.
     #[cfg(feature = "embedded")]
     pub fn embedded() -> Result<Self> {
-        Self::from_checkpoint(&crate::embedded_checkpoint()?, &LoadOptions::default())
+        Self::from_checkpoint(&crate::embedded::stories()?, &LoadOptions::default())
     }
 
     /// Builds the model of an opened checkpoint.

@@ -26,7 +26,7 @@ use crate::exit::{Doing, invalid};
 /// Opens the chosen model, or the built-in one.
 pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
     let Some(source) = source(args, MODEL_VARIABLE)? else {
-        let checkpoint = lfm2::embedded_checkpoint()?;
+        let checkpoint = lfm2::embedded::stories()?;
         return Ok(TextModel::from_checkpoint(
             &checkpoint,
             &load(args.device)?,
@@ -53,7 +53,7 @@ pub(crate) fn retrieval_model(
         (None, None) => None,
     };
     let Some(source) = found else {
-        let checkpoint = retrieval::embedded_checkpoint()?;
+        let checkpoint = lfm2::embedded::colbert()?;
         let model = RetrievalModel::from_checkpoint(&checkpoint, &load(args.device)?)?;
         return Ok((model, None));
     };
@@ -93,7 +93,7 @@ pub(crate) fn picture_model_of(
             VlModel::open_with(source.clone(), mmproj, &files(args.offline), &options)
                 .doing("opening", source)?
         }
-        None => VlModel::from_checkpoint(&lfm2::embedded_picture_checkpoint()?, &options)?,
+        None => VlModel::from_checkpoint(&lfm2::embedded::vl()?, &options)?,
     };
     Ok(model.with_image_settings(&pictures.settings())?)
 }
@@ -113,7 +113,7 @@ pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
 pub(crate) fn retrieval_checkpoint(args: &ModelArgs) -> Result<Checkpoint> {
     match source(args, RETRIEVAL_MODEL_VARIABLE)? {
         Some(source) => Checkpoint::open(&source, &files(args.offline)).doing("opening", source),
-        None => Ok(retrieval::embedded_checkpoint()?),
+        None => Ok(lfm2::embedded::colbert()?),
     }
 }
 
@@ -131,8 +131,8 @@ pub(crate) fn sentence_encoder(args: &EncoderArgs) -> Result<(SentenceEncoder, S
     let (checkpoint, name) = match chosen {
         Err(builtin) => {
             let checkpoint = match builtin {
-                Builtin::Stories => lfm2::embedded_checkpoint()?,
-                Builtin::Colbert => retrieval::embedded_checkpoint()?,
+                Builtin::Stories => lfm2::embedded::stories()?,
+                Builtin::Colbert => lfm2::embedded::colbert()?,
             };
             (checkpoint, builtin.name().to_owned())
         }

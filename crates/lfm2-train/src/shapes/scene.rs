@@ -154,7 +154,7 @@ impl Colour {
 /// How large a shape is beside its picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// About a fifth of the picture's side.
+    /// About a quarter of the picture's side.
     Small,
     /// About two fifths.
     Large,
@@ -245,6 +245,8 @@ pub struct SceneOptions {
     pub aspect: f64,
     /// The most shapes.
     pub most: usize,
+    /// How many times as large as usual the shapes are; what does not fit is left out.
+    pub scale: f64,
 }
 
 impl Default for SceneOptions {
@@ -252,7 +254,8 @@ impl Default for SceneOptions {
         Self {
             sides: [112, 224],
             aspect: 2.0,
-            most: 6,
+            most: 5,
+            scale: 1.0,
         }
     }
 }
@@ -280,6 +283,10 @@ impl SceneOptions {
                 self.most
             );
             return Err(Error::option("most", detail));
+        }
+        if !(0.5..=4.0).contains(&self.scale) {
+            let detail = format!("expected a number from 0.5 to 4, found {}", self.scale);
+            return Err(Error::option("scale", detail));
         }
         Ok(())
     }
@@ -318,7 +325,8 @@ impl Scene {
         let colours = Colour::SHAPES.into_iter().filter(|c| *c != ground);
         let colours = some(&colours.collect::<Vec<_>>(), rng);
         for _ in 0..count {
-            let shape = scene.place(pick(&kinds, rng), pick(&colours, rng), count, rng);
+            let looks = (pick(&kinds, rng), pick(&colours, rng));
+            let shape = scene.place(looks, count, options.scale, rng);
             scene.shapes.extend(shape);
         }
         scene.shapes.sort_by(|a, b| {
@@ -335,18 +343,24 @@ impl Scene {
     }
 
     /// A shape that touches no other; none where no place is found for it.
-    fn place(&self, kind: Kind, colour: Colour, count: usize, rng: &mut Rng) -> Option<Shape> {
+    fn place(
+        &self,
+        (kind, colour): (Kind, Colour),
+        count: usize,
+        scale: f64,
+        rng: &mut Rng,
+    ) -> Option<Shape> {
         let (width, height) = (self.width as f64, self.height as f64);
         let side = (width * height).sqrt().min(1.35 * width.min(height));
         // Many large shapes would not fit.
-        let large = if count > 4 { 0.2 } else { 0.5 };
+        let large = if count > 3 { 0.2 } else { 0.5 };
         let tint = colour.tint(rng);
         for _ in 0..TRIES {
             let (extent, least) = match rng.uniform() < large {
-                true => (Extent::Large, 0.18),
-                false => (Extent::Small, 0.095),
+                true => (Extent::Large, 0.19),
+                false => (Extent::Small, 0.115),
             };
-            let radius = side * least * (1.0 + 0.15 * rng.uniform());
+            let radius = scale * side * least * (1.0 + 0.15 * rng.uniform());
             let turn = TURN * (2.0 * rng.uniform() - 1.0);
             let (x, y) = (rng.uniform(), rng.uniform());
             let outline = Outline::new(kind, (x * width, y * height), radius, turn);

@@ -99,7 +99,10 @@ impl PictureReader {
         };
         let image = self.tokens.image();
         let ids = (0u32..).zip(batch.documents().token_ids()).skip(start);
-        let places: Vec<u32> = ids.filter(|(_, id)| **id == image).map(|(i, _)| i).collect();
+        let places: Vec<u32> = ids
+            .filter(|(_, id)| **id == image)
+            .map(|(i, _)| i)
+            .collect();
         seen.hint((scene, views), &self.processor, &places, batch);
         Ok(())
     }
@@ -198,7 +201,8 @@ impl PictureFeed {
                 for _ in 0..pictures {
                     let scene = Scene::random(&data.scenes, &mut rng);
                     let questions = conversation(&scene, &data.conversations, &mut rng);
-                    self.reader.read_scene_with_hints(&scene, &questions, &mut batch)?;
+                    self.reader
+                        .read_scene_with_hints(&scene, &questions, &mut batch)?;
                 }
             }
             Source::Rows(rows) => {

@@ -253,6 +253,10 @@ pub struct VisionOptions {
     /// row counts beside a token of an answer; 0 leaves it out. See [`Hints`](crate::Hints).
     #[serde(default)]
     pub hints: f64,
+    /// Keys of `image_processor` that are different while this run learns, such as smaller views for a first run
+    /// that is quicker; the model keeps its own.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub views: Value,
     /// Pictures of shapes it is measured on, with one question of every topic each; or rows that are kept
     /// out of training.
     #[serde(default = "validation_pictures")]
@@ -324,7 +328,8 @@ impl VisionOptions {
             return Err(Error::option("hints", detail));
         }
         if self.hints > 0.0 && matches!(self.data, PictureData::Rows(_)) {
-            let detail = "of picture files nobody knows what is where; expected 0, or data of shapes";
+            let detail =
+                "of picture files nobody knows what is where; expected 0, or data of shapes";
             return Err(Error::option("hints", detail));
         }
         if let PictureData::Shapes(shapes) = &self.data {

@@ -106,7 +106,10 @@ impl VisionRun {
 
         let model = learnt(&facts, &parameters)?;
         let reader = PictureReader {
-            processor: model.processor().clone(),
+            processor: match &options.views {
+                Value::Null => model.processor().clone(),
+                views => model.processor().overridden(views)?,
+            },
             tokens: model.image_tokens().clone(),
             tokenizer: facts.tokenizer.clone(),
             template: ChatTemplate::new(&template)?,

@@ -43,8 +43,14 @@ impl SeenWords {
         let kinds = Kind::ALL.map(Kind::name).into_iter().chain([NOTHING]);
         Ok(Self {
             kinds: kinds.map(id).collect::<Result<_>>()?,
-            colours: Colour::SHAPES.iter().map(|c| id(c.name())).collect::<Result<_>>()?,
-            extents: Extent::ALL.iter().map(|e| id(e.name())).collect::<Result<_>>()?,
+            colours: Colour::SHAPES
+                .iter()
+                .map(|c| id(c.name()))
+                .collect::<Result<_>>()?,
+            extents: Extent::ALL
+                .iter()
+                .map(|e| id(e.name()))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -75,7 +81,11 @@ impl SeenWords {
             let kind = number(Kind::ALL.iter().position(|k| *k == shape.kind));
             let colour = number(Colour::SHAPES.iter().position(|c| *c == shape.colour));
             let extent = number(Extent::ALL.iter().position(|e| *e == shape.extent));
-            let all = [(&self.kinds, kind), (&self.colours, colour), (&self.extents, extent)];
+            let all = [
+                (&self.kinds, kind),
+                (&self.colours, colour),
+                (&self.extents, extent),
+            ];
             for (words, word) in all {
                 if let Some(word) = word {
                     batch.hint(words, (place, word), 1.0);
@@ -114,13 +124,20 @@ mod tests {
         for seed in 0..50 {
             let scene = Scene::random(&SceneOptions::default(), &mut Rng::new(seed));
             let shown = shown(&scene, columns, rows);
-            let found: Vec<_> = shown.iter().enumerate().filter_map(|(i, s)| Some((i, (*s)?))).collect();
+            let found: Vec<_> = shown
+                .iter()
+                .enumerate()
+                .filter_map(|(i, s)| Some((i, (*s)?)))
+                .collect();
             assert_eq!(found.len(), scene.shapes.len());
             for (square, shape) in found {
                 let (width, height) = scene.size();
                 let (x, y) = ((square % columns) as f64, (square / columns) as f64);
                 let [left, top, right, bottom] = shape.bounds();
-                let (x, y) = (x / columns as f64 * width as f64, y / rows as f64 * height as f64);
+                let (x, y) = (
+                    x / columns as f64 * width as f64,
+                    y / rows as f64 * height as f64,
+                );
                 assert!(left < x + 6.0 && x < right && top < y + 8.0 && y < bottom);
             }
         }

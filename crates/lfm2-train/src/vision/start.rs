@@ -2,7 +2,8 @@
 //!
 //! The values of a patch are nearly equal as a rule, so they add up, and a table of small random numbers
 //! beside that would say nothing of where a patch is. So patches begin smaller than other matrices do, and
-//! places begin as waves.
+//! places begin as waves. Keys begin as queries do, so that at first a patch attends to what is near and like it:
+//! where shapes are to be seen, that is what belongs together, and it takes long to find out from nothing.
 
 use candle_core::{Device, Tensor};
 use lfm2_vl::VlConfig;
@@ -15,8 +16,8 @@ const AMPLITUDE: f64 = 1.0;
 /// The shortest wave in cells of the table; shorter ones would not survive a table that is stretched.
 const SHORTEST: f64 = 3.0;
 
-/// Scales the patch embedding by the root of its width over the values of a patch, and fills the position
-/// table with waves along both axes, from twice the side down to a few cells.
+/// Scales the patch embedding by the root of its width over the values of a patch, fills the position table with
+/// waves along both axes, from twice the side down to a few cells, and makes the tower's keys equal to its queries.
 pub(super) fn begin(parameters: &Parameters, config: &VlConfig) -> Result<()> {
     let vision = &config.vision;
     let scale = (vision.hidden_size as f64 / vision.patch_values() as f64).sqrt();
@@ -27,9 +28,20 @@ pub(super) fn begin(parameters: &Parameters, config: &VlConfig) -> Result<()> {
             parameter.set(&Tensor::from_slice(&waves, old.dims(), &Device::Cpu)?)?;
         } else if parameter.name().ends_with("patch_embedding.weight") {
             parameter.set(&(old.detach() * scale)?)?;
+        } else if let Some(layer) = vision_layer(parameter.name(), "k_proj.weight") {
+            let queries = |name: &str| vision_layer(name, "q_proj.weight") == Some(layer);
+            if let Some(queries) = parameters.iter().find(|p| queries(p.name())) {
+                parameter.set(&queries.tensor().detach())?;
+            }
         }
     }
     Ok(())
+}
+
+/// What stands before `matrix` in the name of a tower's matrix; none for other tensors.
+fn vision_layer<'a>(name: &'a str, matrix: &str) -> Option<&'a str> {
+    name.strip_suffix(matrix)
+        .filter(|layer| layer.contains("vision_tower"))
 }
 
 /// `(side * side, width)`, row by row: for every length of waves its sine and cosine along the columns,

@@ -235,7 +235,7 @@ fn load(args: &BenchArgs) -> Result<(TextModel, Arc<dyn TensorSource>, String)> 
         ));
     }
     let checkpoint = match &args.model {
-        None => lfm2::embedded_checkpoint()?,
+        None => lfm2::embedded::stories()?,
         Some(source) => Checkpoint::open(source, &open::files(false)).doing("opening", source)?,
     };
     // Part of getting ready, though ids are all that is fed here.

@@ -156,7 +156,7 @@ pub(super) fn run(args: &BenchArgs, shape: Released, isa: Isa) -> Result<Report>
     let started = Instant::now();
     let types = PartTypes::of(args.quantization);
     // Any tokenizer will do: nothing is read or written.
-    let tokenizer = lfm2::embedded_checkpoint()?.tokenizer()?;
+    let tokenizer = lfm2::embedded::stories()?.tokenizer()?;
     let model = shape.synthetic(types, args.seed, tokenizer, &open::load(args.device)?)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let subject = Subject {

@@ -54,7 +54,7 @@ struct Parts {
 impl Parts {
     fn open(args: &InspectArgs) -> Result<Self> {
         let Some(source) = &args.source else {
-            return Ok(Self::whole(lfm2::embedded_checkpoint()?));
+            return Ok(Self::whole(lfm2::embedded::stories()?));
         };
         let name = source.to_string();
         let options = open::files(args.offline);
