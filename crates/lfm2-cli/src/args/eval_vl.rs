@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -12,7 +13,8 @@ word; a box, when it overlaps the right one by a half. No file is needed, and no
 that the built-in model was trained on.
 
 Examples:
-  lfm2 eval vl --model models/lfm2-tiny-vl
+  lfm2 eval vl                                            the built-in model
+  lfm2 eval vl --count 5 --save shapes                    and keep the pictures, to look at or describe
   lfm2 eval vl --model run/checkpoint --seed 7 --count 100 --verbose
   lfm2 eval vl --model LiquidAI/LFM2-VL-450M --count 20 --json";
 
@@ -41,6 +43,9 @@ pub(crate) struct VlArgs {
         allow_negative_numbers = true
     )]
     pub(crate) batch: NonZeroUsize,
+    /// Write the pictures into this folder as PNG, and what was asked and answered as answers.jsonl
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) save: Option<PathBuf>,
     /// Write JSON: one line for the result
     #[arg(long)]
     pub(crate) json: bool,

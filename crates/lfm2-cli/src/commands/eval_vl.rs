@@ -1,25 +1,24 @@
 //! `lfm2 eval vl`: pictures of shapes, and questions on them.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use lfm2::hub::Checkpoint;
-use lfm2_train::shapes::{Exam, ExamReport, Examinee, Topic};
+use lfm2::hub::Overwrite;
+use lfm2_train::shapes::{Exam, ExamAnswer, ExamReport, Examinee, Topic};
+use serde_json::json;
 
 use crate::args::VlArgs;
-use crate::exit::{Doing, invalid};
+use crate::exit::Doing;
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{format, json_line, open, progress, screen};
 
 pub(crate) fn run(args: &VlArgs) -> Result<()> {
-    let Some(source) = &args.model.model else {
-        return Err(invalid("give a model that reads pictures with --model"));
-    };
     let interrupt = Interrupt::install()?;
-    let checkpoint = Checkpoint::open(source, &open::files(args.model.offline));
-    let checkpoint = checkpoint.doing("opening", source)?;
+    let (checkpoint, name) = open::picture_checkpoint(&args.model)?;
     let load = open::load(args.model.device)?;
-    let model = Examinee::from_checkpoint(&checkpoint, load).doing("opening", source)?;
+    let model = Examinee::from_checkpoint(&checkpoint, load).doing("opening", name)?;
+    let mut album = args.save.as_deref().map(Album::new).transpose()?;
 
     let mut exam = Exam::default();
     exam.pictures = args.count.into();
@@ -28,11 +27,17 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
     let bar = progress::bar(exam.pictures as u64, "pictures");
     let started = Instant::now();
     let (mut done, mut right) = (0_usize, 0_usize);
+    let mut failed = None;
     let report = model.examine(&exam, &interrupt.watch(), |answer| {
         done += 1;
         right += usize::from(answer.right);
         bar.set_position(answer.picture as u64 + 1);
         bar.set_message(format!("{:.1} % right", 100.0 * right as f64 / done as f64));
+        if let Some(album) = &mut album
+            && failed.is_none()
+        {
+            failed = album.add(answer).err();
+        }
         if args.verbose && !answer.right {
             let (picture, question) = (answer.picture, answer.question);
             let expected = &question.answer;
@@ -44,12 +49,58 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
         }
     })?;
     bar.finish_and_clear();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    album.map(Album::finish).transpose()?;
     match args.json {
         true => json_line(&report),
         false => Ok(screen::print(&text(
             &report,
             started.elapsed().as_secs_f64(),
         ))?),
+    }
+}
+
+/// A folder of the pictures and what was said about them.
+struct Album {
+    folder: PathBuf,
+    answers: String,
+    last: Option<usize>,
+}
+
+impl Album {
+    fn new(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).doing("creating", folder.display())?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            answers: String::new(),
+            last: None,
+        })
+    }
+
+    /// Writes the picture, unless the last answer was about the same one, and notes the answer.
+    fn add(&mut self, answer: &ExamAnswer<'_>) -> Result<()> {
+        let name = format!("{:04}.png", answer.picture);
+        if self.last.replace(answer.picture) != Some(answer.picture) {
+            let path = self.folder.join(&name);
+            answer.scene.draw()?.save(&path, Overwrite::Replace)?;
+        }
+        let line = json!({
+            "picture": name,
+            "topic": answer.question.topic,
+            "question": answer.question.text,
+            "expected": answer.question.answer,
+            "answer": answer.output,
+            "right": answer.right,
+        });
+        self.answers.push_str(&format!("{line}\n"));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        let path = self.folder.join("answers.jsonl");
+        std::fs::write(&path, self.answers).doing("writing", path.display())
     }
 }
 

@@ -98,6 +98,15 @@ pub(crate) fn picture_model_of(
     Ok(model.with_image_settings(&pictures.settings())?)
 }
 
+/// The files of the chosen model that reads pictures, or of the built-in one, and what it is called.
+pub(crate) fn picture_checkpoint(args: &ModelArgs) -> Result<(Checkpoint, String)> {
+    let Some(source) = source(args, PICTURE_MODEL_VARIABLE)? else {
+        return Ok((lfm2::embedded::vl()?, "the built-in model".to_owned()));
+    };
+    let checkpoint = Checkpoint::open(&source, &files(args.offline)).doing("opening", &source)?;
+    Ok((checkpoint, source.to_string()))
+}
+
 /// Opens the chosen speech model, or the built-in one.
 pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
     let Some(source) = source(args, SPEECH_MODEL_VARIABLE)? else {
