@@ -12,6 +12,7 @@ use lfm2_nn::{Cache, Decoder, Input, Want};
 use lfm2_text::TextModel;
 
 use crate::data::{Document, MicroBatch};
+use crate::hints::Hints;
 use crate::loss::{self, Target};
 use crate::objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 use crate::{Error, Result};
@@ -49,6 +50,7 @@ pub trait Feed: fmt::Debug + Send + Sync {
 pub struct MixedBatch<P> {
     documents: MicroBatch,
     pieces: Vec<P>,
+    hints: Vec<Hints>,
 }
 
 impl<P> Default for MixedBatch<P> {
@@ -56,6 +58,7 @@ impl<P> Default for MixedBatch<P> {
         Self {
             documents: MicroBatch::default(),
             pieces: Vec::new(),
+            hints: Vec::new(),
         }
     }
 }
@@ -76,6 +79,18 @@ impl<P> MixedBatch<P> {
     pub fn pieces(&self) -> &[P] {
         &self.pieces
     }
+
+    /// Says what the row at packed token `place` shows: word number `word` of `words`.
+    pub fn hint(&mut self, words: &[u32], (place, word): (u32, u32), weight: f32) {
+        let known = self.hints.iter().position(|h| h.words() == words);
+        let index = known.unwrap_or_else(|| {
+            self.hints.push(Hints::new(words.to_vec()));
+            self.hints.len() - 1
+        });
+        if let Some(hints) = self.hints.get_mut(index) {
+            hints.push(place, word, weight);
+        }
+    }
 }
 
 /// The objective: the next token of every answer.
@@ -83,6 +98,8 @@ impl<P> MixedBatch<P> {
 pub struct Mixed<F: Front, D> {
     front: F,
     feed: D,
+    /// How much a hint counts beside a token of an answer.
+    hints: f64,
     validation: Vec<ValidationSet<MixedBatch<F::Piece>>>,
 }
 
@@ -93,7 +110,18 @@ impl<F: Front, D: Feed<Piece = F::Piece>> Mixed<F, D> {
         Self {
             front,
             feed,
+            hints: 0.0,
             validation,
+        }
+    }
+
+    /// Learning from [hints](Hints), too, where batches have some: `weight` is what one counts beside a token of
+    /// an answer.
+    #[must_use]
+    pub fn with_hints(self, weight: f64) -> Self {
+        Self {
+            hints: weight,
+            ..self
         }
     }
 
@@ -151,9 +179,15 @@ impl<F: Front, D: Feed<Piece = F::Piece>> Objective for Mixed<F, D> {
         let hidden = hidden.index_select(&Tensor::new(places.as_slice(), x.device())?, 0)?;
         let logits = text.head(&hidden)?;
         let right = right_answers(&logits, &targets, &places)?;
+        let mut loss = loss::next_token(&logits, &targets, divisor)?;
+        if self.hints > 0.0 {
+            for hints in &batch.hints {
+                loss = (loss + (hints.loss(&x, text, divisor)? * self.hints)?)?;
+            }
+        }
         Ok(Outcome {
             figures: vec![("right", right / divisor)],
-            ..Outcome::new(loss::next_token(&logits, &targets, divisor)?)
+            ..Outcome::new(loss)
         })
     }
 }

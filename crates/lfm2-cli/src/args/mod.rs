@@ -11,6 +11,7 @@ mod embed;
 mod eval;
 mod eval_retrieval;
 mod eval_vl;
+mod eval_wer;
 mod generate;
 mod index;
 mod inspect;
@@ -46,6 +47,7 @@ pub(crate) use embed::EmbedArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
 pub(crate) use eval_retrieval::RetrievalArgs;
 pub(crate) use eval_vl::VlArgs;
+pub(crate) use eval_wer::WerArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use index::{
     AddArgs, Backend, BackendArgs, BuildArgs, DeleteArgs, IndexArgs, IndexCommand, IndexInfoArgs,

@@ -148,6 +148,11 @@ impl<'m> Chat<'m> {
         self.marks(END_OF_TURN)
     }
 
+    /// Positions of the backbone so far.
+    pub fn positions(&self) -> usize {
+        self.sequence.positions()
+    }
+
     /// The sequence so far.
     pub fn into_sequence(self) -> Sequence {
         self.sequence

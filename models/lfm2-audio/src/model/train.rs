@@ -3,7 +3,10 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use lfm2_nn::{Cache, Decoder, Input, Step, Want};
 
+use super::chat::{Chat, Role, TRANSCRIBE};
 use super::{AudioModel, Frame, Piece, Sequence};
+use crate::{Mel, MelFrontEnd};
+use lfm2_hub::Tokenizer;
 
 /// A chat and which of its positions the model is to learn.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +15,33 @@ pub struct Sample {
     pub sequence: Sequence,
     /// One flag per position; those of clips teach nothing.
     pub supervised: Vec<bool>,
+}
+
+impl Sample {
+    /// A clip and its transcript in the words of [`AudioModel::transcribe`]; what the assistant says is
+    /// supervised.
+    ///
+    /// # Errors
+    /// When the tokenizer has no tokens for the format, or the text is too long.
+    pub fn transcription(
+        tokenizer: &Tokenizer,
+        front: &MelFrontEnd,
+        mel: Mel,
+        text: &str,
+    ) -> lfm2_hub::Result<Self> {
+        let mut chat = Chat::new(tokenizer, front)?;
+        chat.begin(Role::System)?.text(TRANSCRIBE)?.end()?;
+        chat.begin(Role::User)?.pieces([Piece::Clip(mel)]).end()?;
+        chat.begin(Role::Assistant)?;
+        let asked = chat.positions();
+        chat.text(text)?.end()?;
+        let sequence = chat.into_sequence();
+        let supervised = (0..sequence.positions()).map(|i| i >= asked).collect();
+        Ok(Self {
+            sequence,
+            supervised,
+        })
+    }
 }
 
 /// Losses as scalars that carry gradients.
