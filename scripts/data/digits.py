@@ -10,7 +10,13 @@ Paths start at the manifest, times are seconds. The test set has only voices and
 training set never has: other accents, other variants and other words per minute, a few of them slower
 and faster than anything trained on. Same arguments, same files (and the same version of espeak-ng).
 
-usage: digits.py FOLDER [--train 8000] [--test 400] [--longest 8] [--seed 1]
+With --speak N there is also `FOLDER/speak.jsonl`: N clips of one voice at 24 kHz, to learn to speak from.
+Every 80 ms of them have codes, found by residual k-means over log-mel features: the nearest of SIZE means,
+then the nearest to what that leaves, and so on.
+
+    {"audio": "wav/speak-00001.wav", "text": "three seven", "codes": [[17, 230], [4, 11], ..], ..}
+
+usage: digits.py FOLDER [--train 8000] [--test 400] [--longest 8] [--seed 1] [--speak 0] [--codebooks 2] [--size 256]
 """
 import argparse
 import ctypes
@@ -129,6 +135,80 @@ def clip(speaker, part, rng, longest):
     return x, rate, row
 
 
+OUT_RATE, FRAME, STEP, TRANSFORM, BANDS = 24000, 1920, 320, 1280, 40
+
+
+def spoken(speaker, rng, longest):
+    """One clip of the one voice that is learnt: whole frames of samples, and its text."""
+    words = [WORDS[i] for i in rng.integers(10, size=rng.integers(1, longest + 1))]
+    x, _ = speaker.say(" ".join(words), "en-us", 150, 50, 50, 0)
+    loud = np.flatnonzero(np.abs(x) > 0.005)
+    x = resampled(x[: loud[-1] + speaker.rate // 20], speaker.rate, OUT_RATE)
+    x = np.concatenate([np.zeros(FRAME // 2), x])
+    x = np.concatenate([x, np.zeros(-len(x) % FRAME)])
+    return x * 0.9, " ".join(words)
+
+
+def bands():
+    """Triangles over the bins of a transform, evenly spaced in mel, (bins, bands)."""
+    mel = lambda f: 2595 * np.log10(1 + f / 700)
+    edges = 700 * (10 ** (np.linspace(mel(50), mel(OUT_RATE / 2), BANDS + 2) / 2595) - 1)
+    f = np.fft.rfftfreq(TRANSFORM, 1 / OUT_RATE)[:, None]
+    low, top, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.maximum(0, np.minimum((f - low) / (top - low), (high - f) / (high - top)))
+
+
+def features(x, filters):
+    """Log-mel energies of the steps of every frame, (frames, steps * bands)."""
+    side = (TRANSFORM - STEP) // 2
+    padded = np.pad(x, side)
+    steps = np.lib.stride_tricks.sliding_window_view(padded, TRANSFORM)[::STEP]
+    power = np.abs(np.fft.rfft(steps * np.hanning(TRANSFORM + 1)[:-1])) ** 2
+    return np.log(power @ filters + 1e-2).reshape(len(x) // FRAME, -1).astype(np.float32)
+
+
+def nearest(x, means):
+    """The number of the nearest mean of every row."""
+    return np.concatenate([np.argmin((means**2).sum(1) - 2 * part @ means.T, 1) for part in np.array_split(x, len(x) // 4096 + 1)])
+
+
+def residual_means(x, codebooks, size, rng):
+    """Codes (rows, codebooks), and the share of the variance they leave."""
+    codes, rest = [], x - x.mean(0)
+    whole = (rest**2).sum()
+    for _ in range(codebooks):
+        means = rest[rng.choice(len(rest), size, replace=False)]
+        for _ in range(25):
+            own = nearest(rest, means)
+            counts = np.bincount(own, minlength=size)
+            sums = np.zeros_like(means)
+            np.add.at(sums, own, rest)
+            means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], means)
+            # A mean that nobody is near goes where one is needed.
+            far = np.argsort(-((rest - means[own]) ** 2).sum(1))[: (counts == 0).sum()]
+            means[counts == 0] = rest[far]
+        own = nearest(rest, means)
+        codes.append(own)
+        rest = rest - means[own]
+    return np.stack(codes, 1), (rest**2).sum() / whole
+
+
+def speak(args, speaker):
+    clips = [spoken(speaker, np.random.default_rng([args.seed, 2, i]), args.longest) for i in range(args.speak)]
+    filters = bands()
+    frames = [features(x, filters) for x, _ in clips]
+    codes, left = residual_means(np.concatenate(frames), args.codebooks, args.size, np.random.default_rng([args.seed, 3]))
+    at = 0
+    with open(args.folder / "speak.jsonl", "w") as manifest:
+        for i, ((x, text), own) in enumerate(zip(clips, frames)):
+            name = f"wav/speak-{i:05}.wav"
+            write(args.folder / name, x, OUT_RATE)
+            row = {"audio": name, "text": text, "codes": codes[at : at + len(own)].tolist()}
+            manifest.write(json.dumps(row) + "\n")
+            at += len(own)
+    print(f"speak: {len(clips)} clips, {at * FRAME / OUT_RATE / 60:.1f} minutes, codes leave {100 * left:.1f} % of the variance")
+
+
 def write(path, x, rate):
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -144,6 +224,9 @@ def main():
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--longest", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--speak", type=int, default=0)
+    parser.add_argument("--codebooks", type=int, default=2)
+    parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
     (args.folder / "wav").mkdir(parents=True, exist_ok=True)
     speaker = Speaker()
@@ -159,6 +242,8 @@ def main():
                 seconds += row["seconds"]
                 manifest.write(json.dumps({"audio": name, **row}) + "\n")
         print(f"{part}: {count} clips, {seconds / 60:.1f} minutes")
+    if args.speak:
+        speak(args, speaker)
 
 
 if __name__ == "__main__":

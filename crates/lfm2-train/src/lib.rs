@@ -16,6 +16,7 @@
 //! | the pieces of my own loop | [`loss`], [`AdamW`], [`Schedule`] |
 //! | a model that finds texts | [`retrieval::RetrievalRun`] |
 //! | a model that hears | [`speech::SpeechRun`], [`Mixed`] |
+//! | sound of codes | [`sound::SoundRun`] |
 //! | a model that sees | [`vision::VisionRun`], [`Mixed`] |
 //! | pictures with questions and right answers | [`shapes`] |
 //! | a tokenizer of the family's form | [`train_tokenizer`], [`tokenizer_files`] |
@@ -73,6 +74,7 @@ mod run_loop;
 mod schedule;
 mod score;
 pub mod shapes;
+pub mod sound;
 pub mod speech;
 mod state;
 mod teacher;

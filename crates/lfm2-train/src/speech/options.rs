@@ -67,8 +67,23 @@ pub struct SpeechData {
     pub growth: Option<LengthGrowth>,
 }
 
-/// How fast the parts of a model learn, relative to the schedule; a part at 0 stays as it is. Tables and layers of
-/// what the model says, and the statistics of batch norms, stay in any case.
+/// Clips to learn to speak from, beside those to transcribe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeakData {
+    /// A manifest of clips with codes; a relative path starts at the folder of the run's configuration. Their sound
+    /// is not read.
+    pub path: PathBuf,
+    /// Clips of a micro-batch.
+    pub micro_batch_clips: usize,
+    /// Micro-batches of a step, beside those of clips to transcribe.
+    pub micro_batches: usize,
+    /// Clips it is measured on, kept out of training.
+    pub validation_clips: usize,
+}
+
+/// How fast the parts of a model learn, relative to the schedule; a part at 0 stays as it is. The statistics of
+/// batch norms stay in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -79,6 +94,9 @@ pub struct SpeechRates {
     pub adapter: f64,
     /// The text model.
     pub text: f64,
+    /// Tables and layers of what the model says; 0 where nothing is given. Those of a model that never spoke begin
+    /// anew.
+    pub speech: f64,
 }
 
 impl Default for SpeechRates {
@@ -87,6 +105,7 @@ impl Default for SpeechRates {
             encoder: 1.0,
             adapter: 1.0,
             text: 1.0,
+            speech: 0.0,
         }
     }
 }
@@ -99,7 +118,7 @@ impl SpeechRates {
             Some("conformer") => self.encoder,
             Some("audio_adapter") => self.adapter,
             Some("lfm") => self.text,
-            _ => 0.0,
+            _ => self.speech,
         }
     }
 
@@ -108,6 +127,7 @@ impl SpeechRates {
             ("rates.encoder", self.encoder),
             ("rates.adapter", self.adapter),
             ("rates.text", self.text),
+            ("rates.speech", self.speech),
         ] {
             at_least_0(key, rate)?;
         }
@@ -128,6 +148,9 @@ pub struct SpeechOptions {
     pub base: SpeechBase,
     /// What it learns from.
     pub data: SpeechData,
+    /// What it learns to speak from, if it does.
+    #[serde(default)]
+    pub speak: Option<SpeakData>,
     /// How fast each part learns.
     #[serde(default)]
     pub rates: SpeechRates,
@@ -209,6 +232,13 @@ impl SpeechOptions {
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::option(*key, "expected at least 1, found 0"));
+        }
+        if let Some(speak) = &self.speak {
+            let counts = [speak.micro_batch_clips, speak.micro_batches, speak.validation_clips];
+            if counts.contains(&0) {
+                let detail = format!("expected numbers of clips from 1, found {counts:?}");
+                return Err(Error::option("speak", detail));
+            }
         }
         self.data.augment.validate()?;
         self.rates.validate()?;

@@ -28,6 +28,8 @@ struct RawRow {
     text: String,
     #[serde(default)]
     words: Vec<SpokenWord>,
+    #[serde(default)]
+    codes: Vec<Vec<u32>>,
 }
 
 /// A clip and its transcript.
@@ -40,10 +42,13 @@ pub struct SpokenRow {
     pub text: String,
     /// When each word is spoken; empty where nobody says.
     pub words: Vec<SpokenWord>,
+    /// The codes of every 80 ms, first codebook first; empty where nobody says.
+    pub codes: Vec<Vec<u32>>,
 }
 
 /// The rows of a manifest: JSON lines of `{"audio": FILE, "text": .., "words": [[WORD, FROM, TO], ..]}`, plain or
-/// gzip. `words` may be missing. Files are sought from the manifest's folder.
+/// gzip. `words` may be missing; clips to speak from have `codes`, a list of lists. Files are sought from the
+/// manifest's folder.
 #[derive(Debug, Clone)]
 pub struct SpokenRows {
     path: PathBuf,
@@ -102,7 +107,7 @@ impl SpokenRows {
     }
 
     /// What is wrong with a row.
-    pub(super) fn error(&self, row: &SpokenRow, detail: impl Into<String>) -> Error {
+    pub(crate) fn error(&self, row: &SpokenRow, detail: impl Into<String>) -> Error {
         Error::data(&self.path, row.line, detail)
     }
 
@@ -110,7 +115,7 @@ impl SpokenRows {
     ///
     /// # Errors
     /// [`Error::InvalidOption`] when none would stay.
-    pub(super) fn hold_out(&mut self, count: usize, seed: u64) -> Result<Vec<SpokenRow>> {
+    pub(crate) fn hold_out(&mut self, count: usize, seed: u64) -> Result<Vec<SpokenRow>> {
         let found = self.rows.len();
         if count >= found {
             let detail = format!("expected fewer than the {found} rows, found {count}");
@@ -154,5 +159,6 @@ fn row(
         audio,
         text: row.text,
         words: row.words,
+        codes: row.codes,
     })
 }

@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::export;
 use super::feed::{SpeechFeed, SpeechReader};
+use super::objective::{SpeechObjective, Speaking};
 use super::options::{SpeechBase, SpeechOptions};
 use super::rows::SpokenRows;
 use super::start;
 use crate::bpe;
 use crate::file::write_text;
-use crate::mixed::Mixed;
 use crate::prepare::{TEXT_FILES, sha256, text_files};
 use crate::progress::TrainProgress;
 use crate::run::{Resume, identity};
@@ -51,7 +51,7 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub struct SpeechRun {
     options: SpeechOptions,
-    run: RunLoop<Mixed<AudioModel, SpeechFeed>>,
+    run: RunLoop<SpeechObjective>,
     facts: Facts,
 }
 
@@ -81,8 +81,17 @@ impl SpeechRun {
             SpeechBase::Checkpoint(path) => from_checkpoint(&base.join(path), &rows)?,
         };
         let parameters = parameters.with_rates(|name| options.rates.of(name));
+        if options.rates.speech > 0.0 {
+            start::give_voice(&parameters, (init_of(&options.base), options.seed))?;
+        }
+        let spoken = match &options.speak {
+            Some(data) => Some((data, SpokenRows::read(&base.join(&data.path))?)),
+            None => None,
+        };
+        let mut hashes = vec![facts.manifest.clone()];
+        hashes.extend(spoken.iter().map(|(_, rows)| (rows.name(), rows.sha256().to_string())));
         let tokenizer = sha256(&facts.tokenizer.to_json()?);
-        let identity = identity(&options, std::slice::from_ref(&facts.manifest), &tokenizer)?;
+        let identity = identity(&options, &hashes, &tokenizer)?;
         let config_text = format!("{:#}\n", facts.config_json);
         write_text(&run.join("config.json"), &config_text)?;
 
@@ -91,12 +100,18 @@ impl SpeechRun {
             front: model.front_end().clone(),
             tokenizer: facts.tokenizer.clone(),
         };
+        let codebooks = facts.config.codebooks;
+        let said = match spoken {
+            Some((data, rows)) => {
+                Some(Speaking::new(data, rows, &reader, (codebooks, options.seed))?)
+            }
+            None => None,
+        };
         let feed = SpeechFeed::new(&options, rows, reader)?;
         if let SpeechBase::Fresh { .. } = options.base {
             start::statistics(&model, &parameters, &feed.some(STATISTICS_OF)?)?;
         }
-        let validation = feed.validation()?;
-        let objective = Mixed::new(model, feed, validation).with_hints(options.hints);
+        let objective = SpeechObjective::new(model, feed, said, options.hints)?;
         let pace = options.pace();
         Ok(Self {
             run: RunLoop::open(&folder, identity, pace, parameters, objective, threads)?,
@@ -106,13 +121,13 @@ impl SpeechRun {
     }
 
     /// What is optimised.
-    pub fn objective(&self) -> &Mixed<AudioModel, SpeechFeed> {
+    pub fn objective(&self) -> &SpeechObjective {
         self.run.objective()
     }
 
     /// The model in its present state.
     pub fn model(&self) -> &AudioModel {
-        self.objective().front()
+        self.objective().model()
     }
 
     /// The last finished step.
@@ -142,6 +157,14 @@ impl SpeechRun {
     pub fn export(&self, folder: &Path) -> Result<()> {
         let (parameters, metrics) = (self.run.parameters(), self.run.metrics());
         export::export(folder, &self.options, &self.facts, parameters, metrics)
+    }
+}
+
+/// How new weights are drawn.
+fn init_of(base: &SpeechBase) -> Init {
+    match base {
+        SpeechBase::Fresh { init, .. } => *init,
+        SpeechBase::Checkpoint(_) => Init { std: 0.1 },
     }
 }
 

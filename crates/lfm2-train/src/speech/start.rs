@@ -4,11 +4,13 @@
 //! a few words are too few for that, and what is trained would not be what is used; so the statistics are taken once,
 //! from clips in the new encoder, and stay.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
-use lfm2_audio::{AudioConfig, AudioModel, Mel, shapes};
+use lfm2_audio::{AudioConfig, AudioModel, DetokenizerConfig, Mel, shapes};
 use lfm2_text::{TensorRole, TensorSpec};
 
-use crate::variables::Parameters;
+use crate::variables::{Init, Parameters};
 use crate::{Error, Result};
 
 /// The tensors of a model, with what each is for.
@@ -28,6 +30,26 @@ pub(super) fn specs(config: &AudioConfig) -> Vec<TensorSpec> {
         shape,
     });
     backbone.chain(others).collect()
+}
+
+/// The tensors of a detokenizer, with what each is for.
+pub(crate) fn detokenizer_specs(config: &DetokenizerConfig, codebooks: usize) -> Vec<TensorSpec> {
+    let backbone = config.text.tensors().into_iter();
+    let backbone = backbone.map(|spec| (spec.name.replacen("model.", "lfm.", 1), spec.role));
+    let backbone: BTreeMap<String, TensorRole> = backbone.collect();
+    let all = shapes::detokenizer(config, codebooks).into_iter();
+    // The table of tokens is in published files, and nobody reads it.
+    let all = all.filter(|(name, _)| name != "lfm.embed_tokens.weight");
+    let spec = |(name, shape): (String, Vec<usize>)| TensorSpec {
+        role: match (backbone.get(&name), name.as_str()) {
+            (Some(role), _) => *role,
+            (None, "emb.emb.weight") => TensorRole::Embedding,
+            (None, _) => role(&name, &shape),
+        },
+        name,
+        shape,
+    };
+    all.map(spec).collect()
 }
 
 fn role(name: &str, shape: &[usize]) -> TensorRole {
@@ -59,6 +81,24 @@ pub(super) fn silence(parameters: &Parameters) -> Result<()> {
     for parameter in parameters.iter() {
         if says(parameter.name()) && parameter.role() != TensorRole::Norm {
             parameter.set(&parameter.tensor().zeros_like()?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Draws what [`silence`] emptied, so that it can be learnt: through zeros alone no gradient comes.
+pub(super) fn give_voice(parameters: &Parameters, (init, seed): (Init, u64)) -> Result<()> {
+    for parameter in parameters.iter() {
+        let tensor = parameter.tensor();
+        let is_matrix = says(parameter.name()) && tensor.rank() > 1;
+        if is_matrix && parameter.values()?.iter().all(|x| *x == 0.0) {
+            let spec = TensorSpec {
+                name: parameter.name().to_string(),
+                shape: tensor.dims().to_vec(),
+                role: parameter.role(),
+            };
+            let values = init.values(&spec, 1, seed);
+            parameter.set(&Tensor::from_vec(values, spec.shape, tensor.device())?)?;
         }
     }
     Ok(())

@@ -3,8 +3,9 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use lfm2_nn::{Cache, Decoder, Input, Step, Want};
 
-use super::chat::{Chat, Role, TRANSCRIBE};
+use super::chat::{Chat, Role, TRANSCRIBE, Voice};
 use super::{AudioModel, Frame, Piece, Sequence};
+use crate::config::END_CODE;
 use crate::{Mel, MelFrontEnd};
 use lfm2_hub::Tokenizer;
 
@@ -35,12 +36,45 @@ impl Sample {
         chat.begin(Role::Assistant)?;
         let asked = chat.positions();
         chat.text(text)?.end()?;
+        Ok(Self::answer(chat, asked))
+    }
+
+    /// A text and its sound in the words of [`AudioModel::speak`]; `frames` are without the end of audio, which is
+    /// appended. What the assistant says is supervised.
+    ///
+    /// # Errors
+    /// As [`Sample::transcription`], and when the tokenizer has no token for the start of audio.
+    pub fn speech(
+        tokenizer: &Tokenizer,
+        front: &MelFrontEnd,
+        (text, voice): (&str, &Voice),
+        mut frames: Vec<Frame>,
+    ) -> lfm2_hub::Result<Self> {
+        let codebooks = frames.first().map_or(0, |frame| frame.codes().len());
+        frames.push(Frame::new(vec![END_CODE; codebooks]));
+        let mut chat = Chat::new(tokenizer, front)?;
+        chat.begin(Role::System)?.text(&voice.prompt())?.end()?;
+        chat.begin(Role::User)?.text(text)?.end()?;
+        chat.begin(Role::Assistant)?;
+        let asked = chat.positions();
+        chat.audio_start()?;
+        chat.pieces([Piece::Frames(frames)]).end()?;
+        Ok(Self::answer(chat, asked))
+    }
+
+    /// A chat of which all is learnt that follows the first `asked` positions.
+    fn answer(chat: Chat<'_>, asked: usize) -> Self {
         let sequence = chat.into_sequence();
         let supervised = (0..sequence.positions()).map(|i| i >= asked).collect();
-        Ok(Self {
+        Self {
             sequence,
             supervised,
-        })
+        }
+    }
+
+    /// The number of positions that are learnt.
+    pub fn supervised(&self) -> usize {
+        self.supervised.iter().filter(|learnt| **learnt).count()
     }
 }
 
