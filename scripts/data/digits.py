@@ -16,7 +16,8 @@ then the nearest to what that leaves, and so on.
 
     {"audio": "wav/speak-00001.wav", "text": "three seven", "codes": [[17, 230], [4, 11], ..], ..}
 
-usage: digits.py FOLDER [--train 8000] [--test 400] [--longest 8] [--seed 1] [--speak 0] [--codebooks 2] [--size 256]
+usage: digits.py FOLDER [--train 8000] [--test 400] [--longest 8] [--seed 1] [--variants ALL]
+                 [--speak 0] [--codebooks 2] [--size 256]
 """
 import argparse
 import ctypes
@@ -36,7 +37,12 @@ VARIANTS = {
     "train": ["", "m1", "m2", "m3", "m4", "m6", "m8", "f1", "f2", "f4", "klatt", "klatt3", "adam", "Alex", "Andy",
               "belinda", "benjamin", "Denis", "Diogo", "ed", "Gene", "grandpa", "Hugo", "john", "Lee", "linda",
               "max", "michel", "Mike", "norbert", "pablo", "paul", "quincy", "rob", "robert", "sandro", "steph",
-              "travis", "victor"],
+              "travis", "victor",
+              "AnxiousAndy", "Annie", "Gene2", "Henrique", "Jacky", "Mario", "Nguyen", "RicishayMax", "RicishayMax2",
+              "RicishayMax3", "Tweaky", "anika", "announcer", "antonio", "aunty", "boris", "caleb", "croak", "edward",
+              "edward2", "fast", "gustave", "iven", "iven2", "iven3", "iven4", "kaukovalta", "klatt4", "klatt5", "klatt6",
+              "marcelo", "miguel", "pedro", "robosoft", "robosoft2", "robosoft3", "robosoft5", "robosoft6", "shelby",
+              "whisper", "whisperf", "zac"],
     "test": ["m5", "m7", "f3", "f5", "klatt2", "Alicia", "david", "Michael", "Andrea", "Marco", "grandma", "steph2"],
 }
 # Words per minute.
@@ -101,11 +107,11 @@ def resampled(x, old, new):
     return np.fft.irfft(wanted, count) * count / len(x)
 
 
-def clip(speaker, part, rng, longest):
+def clip(speaker, part, rng, args):
     """One clip: samples, rate and its line of the manifest."""
     pick = lambda values: values[rng.integers(len(values))]
-    words = [WORDS[i] for i in rng.integers(10, size=rng.integers(1, longest + 1))]
-    variant = pick(VARIANTS[part])
+    words = [WORDS[i] for i in rng.integers(10, size=rng.integers(1, args.longest + 1))]
+    variant = pick(VARIANTS[part][: args.variants if part == "train" else None])
     voice = pick(ACCENTS[part]) + (f"+{variant}" if variant else "")
     speed, pitch, span = pick(SPEEDS[part]), int(rng.integers(25, 76)), int(rng.integers(20, 81))
     gap = int(rng.integers(0, 6)) if rng.random() < 0.4 else 0
@@ -224,6 +230,7 @@ def main():
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--longest", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--variants", type=int, default=None, help="only so many of the trained variants")
     parser.add_argument("--speak", type=int, default=0)
     parser.add_argument("--codebooks", type=int, default=2)
     parser.add_argument("--size", type=int, default=256)
@@ -236,7 +243,7 @@ def main():
             for i in range(count):
                 # A stream of its own for every clip: more clips leave the first ones as they were.
                 rng = np.random.default_rng([args.seed, part == "test", i])
-                x, rate, row = clip(speaker, part, rng, args.longest)
+                x, rate, row = clip(speaker, part, rng, args)
                 name = f"wav/{part}-{i:05}.wav"
                 write(args.folder / name, x, rate)
                 seconds += row["seconds"]

@@ -64,14 +64,23 @@ impl WordEdits {
     }
 
     fn or_better(self, other: Self) -> Self {
-        if other.total() < self.total() { other } else { self }
+        if other.total() < self.total() {
+            other
+        } else {
+            self
+        }
     }
 }
 
 /// The words of a text, in small letters and without punctuation.
 fn words(text: &str) -> Vec<String> {
     let kept = |c: &char| c.is_alphanumeric() || *c == '\'';
-    let word = |word: &str| word.chars().filter(kept).flat_map(char::to_lowercase).collect();
+    let word = |word: &str| {
+        word.chars()
+            .filter(kept)
+            .flat_map(char::to_lowercase)
+            .collect()
+    };
     let words = text.split_whitespace().map(word);
     words.filter(|word: &String| !word.is_empty()).collect()
 }
@@ -168,7 +177,10 @@ mod tests {
 
     #[test]
     fn case_and_punctuation_are_no_mistakes() {
-        assert_eq!(edits("it's ten past nine", "It's ten, past nine. "), [0, 0, 0]);
+        assert_eq!(
+            edits("it's ten past nine", "It's ten, past nine. "),
+            [0, 0, 0]
+        );
         assert_eq!(edits("- one", "one"), [0, 0, 0]);
     }
 
@@ -189,7 +201,11 @@ mod tests {
     fn there_are_no_fewer_mistakes_by_any_other_way() {
         let mut rng = Rng::new(4);
         for _ in 0..200 {
-            let mut some = || (0..rng.below(6)).map(|_| b'a' + rng.below(3) as u8).collect();
+            let mut some = || {
+                (0..rng.below(6))
+                    .map(|_| b'a' + rng.below(3) as u8)
+                    .collect()
+            };
             let (a, b): (Vec<u8>, Vec<u8>) = (some(), some());
             let text = |word: &[u8]| {
                 let letters = word.iter().map(|b| char::from(*b).to_string());

@@ -225,7 +225,10 @@ fn batch_norms_begin_with_the_statistics_of_clips_and_keep_them() {
         panic!("expected one batch norm");
     };
     assert!(mean.iter().any(|x| *x != 0.0));
-    assert!(variance.iter().all(|x| *x > 0.0 && *x != 1.0), "{variance:?}");
+    assert!(
+        variance.iter().all(|x| *x > 0.0 && *x != 1.0),
+        "{variance:?}"
+    );
     train(&mut run);
     assert_eq!(before, statistics(&run));
 }
@@ -272,7 +275,8 @@ fn the_exported_folder_transcribes_and_can_be_trained_further() {
     let path = folder.join("checkpoint");
     run.export(&path).unwrap();
 
-    let model = AudioModel::open(&ModelSource::Dir(path.clone()), &AudioOptions::default()).unwrap();
+    let model =
+        AudioModel::open(&ModelSource::Dir(path.clone()), &AudioOptions::default()).unwrap();
     assert!(model.vocoder().is_none());
     let rows = SpokenRows::read(&bench.path().join("clips.jsonl")).unwrap();
     let mut told = 0;
@@ -291,6 +295,47 @@ fn the_exported_folder_transcribes_and_can_be_trained_further() {
     assert_eq!(values(&next), values(&run));
     train(&mut next);
     assert_ne!(values(&next), values(&run));
+}
+
+#[test]
+fn speaking_is_learnt_beside_transcribing() {
+    let bench = Bench::new();
+    let row = |i: usize| {
+        let codes: Vec<[usize; 1]> = (0..3 + i % 2).map(|t| [40 * (i % 3) + t]).collect();
+        json!({"audio": "0.wav", "text": WORDS[i % 3].0, "codes": codes}).to_string()
+    };
+    let rows: Vec<String> = (0..8).map(row).collect();
+    std::fs::write(bench.path().join("speak.jsonl"), rows.join("\n")).unwrap();
+    let speak = json!({
+        "path": "speak.jsonl", "micro_batch_clips": 3, "micro_batches": 1, "validation_clips": 2,
+    });
+    let rates = json!({"speech": 1.0});
+    let changes = json!({"speak": speak, "rates": rates, "save_every": 100});
+    let mut run = bench.open(bench.options(30, &changes), "run", 2);
+    let objective = run.objective();
+    let names = objective.validation().iter().map(|(name, _)| name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["clips.jsonl", "speak.jsonl"]);
+    let spoken = |run: &SpeechRun| {
+        let objective = run.objective();
+        let (_, batches) = &objective.validation()[1];
+        let weight: f64 = batches.iter().map(|b| objective.size(b).weight).sum();
+        let loss = |batch| objective.loss(batch, weight).unwrap().loss;
+        let losses = batches.iter().map(|b| loss(b).to_scalar::<f32>().unwrap());
+        losses.sum::<f32>()
+    };
+    let before = spoken(&run);
+    train(&mut run);
+    let after = spoken(&run);
+    assert!(after < 0.7 * before, "{before} then {after}");
+
+    let wrong = json!({"audio": "0.wav", "text": "low", "codes": [[1, 2]]}).to_string();
+    std::fs::write(
+        bench.path().join("speak.jsonl"),
+        [row(0), wrong, row(1)].join("\n"),
+    )
+    .unwrap();
+    let text = bench.refusal(&changes);
+    assert!(text.contains("line 2") && text.contains("codes"), "{text}");
 }
 
 #[test]
@@ -314,7 +359,10 @@ fn broken_rows_are_named_with_their_line() {
         (json!({"audio": "none.wav", "text": "low"}), "none.wav"),
         (json!({"audio": "0.wav", "text": " "}), "text"),
         (json!({"audio": "0.wav"}), "text"),
-        (json!({"audio": "0.wav", "text": "low", "words": [["low", 0.5, 0.1]]}), "low"),
+        (
+            json!({"audio": "0.wav", "text": "low", "words": [["low", 0.5, 0.1]]}),
+            "low",
+        ),
     ] {
         std::fs::write(bench.path().join("clips.jsonl"), format!("{whole}\n{line}")).unwrap();
         let text = bench.refusal(&json!({"validation_clips": 1}));
@@ -325,7 +373,10 @@ fn broken_rows_are_named_with_their_line() {
     let line = json!({"audio": "bad.wav", "text": "low"});
     std::fs::write(bench.path().join("clips.jsonl"), format!("{whole}\n{line}")).unwrap();
     let text = bench.refusal(&json!({"validation_clips": 1}));
-    assert!(text.contains("line 2") && text.contains("bad.wav"), "{text}");
+    assert!(
+        text.contains("line 2") && text.contains("bad.wav"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -352,11 +403,17 @@ fn impossible_settings_are_refused_by_name() {
         (json!({"rates": {"tower": 1.0}}), "tower"),
         (data(json!({"path": "missing.jsonl"})), "missing.jsonl"),
         (data(json!({"augment": {"noise": 1.5}})), "augment.noise"),
-        (data(json!({"growth": {"from": 0, "steps": 3}})), "growth.from"),
+        (
+            data(json!({"growth": {"from": 0, "steps": 3}})),
+            "growth.from",
+        ),
         (json!({"base": {"checkpoint": "missing"}}), "missing"),
         (base(&|b| b["vocab_size"] = json!(100)), "vocab_size"),
         (base(&|b| b["config"]["lfm"] = Value::Null), "lfm"),
-        (base(&|b| b["config"]["encoder"]["n_heads"] = json!(3)), "n_heads"),
+        (
+            base(&|b| b["config"]["encoder"]["n_heads"] = json!(3)),
+            "n_heads",
+        ),
     ];
     for (changes, named) in cases {
         let text = bench.refusal(&changes);

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &WerArgs) -> Result<()> {
     let rows = SpokenRows::read(&args.data)?;
     let limit = args.limit.map_or(usize::MAX, usize::from);
     let interrupt = Interrupt::install()?;
-    let model = open::speech_model(&args.model)?;
+    let (model, _) = open::speech_model(&args.model)?;
     let bar = progress::bar(rows.rows().len().min(limit) as u64, "clips");
     let started = Instant::now();
     let (mut wrong, mut said) = (0, 0);

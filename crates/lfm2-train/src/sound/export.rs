@@ -24,5 +24,10 @@ pub(super) fn export(
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     let path = folder.join("model.safetensors");
-    Ok(write_safetensors(&path, named, &metadata, Overwrite::Replace)?)
+    Ok(write_safetensors(
+        &path,
+        named,
+        &metadata,
+        Overwrite::Replace,
+    )?)
 }

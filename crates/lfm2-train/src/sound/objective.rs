@@ -6,10 +6,10 @@ use lfm2_nn::Cache;
 
 use super::options::SoundOptions;
 use super::waves::Waves;
+use crate::Result;
 use crate::objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 use crate::rng::Rng;
 use crate::speech::{SpokenRow, SpokenRows};
-use crate::Result;
 
 /// Some frames of a clip and their sound.
 #[derive(Debug, Clone)]
@@ -79,13 +79,19 @@ impl SoundObjective {
         let read = |row: &SpokenRow| segment(&rows, row, options.codebooks);
         let clips = rows.rows().iter().map(read).collect::<Result<Vec<_>>>()?;
         let kept_out = kept_out.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let batches = kept_out.chunks(options.micro_batch_clips).map(<[Segment]>::to_vec);
+        let batches = kept_out
+            .chunks(options.micro_batch_clips)
+            .map(<[Segment]>::to_vec);
         Ok(Self {
             validation: vec![(rows.name(), batches.collect())],
             model,
             waves,
             clips,
-            sizes: (options.micro_batches, options.micro_batch_clips, options.frames),
+            sizes: (
+                options.micro_batches,
+                options.micro_batch_clips,
+                options.frames,
+            ),
             seed: options.seed,
         })
     }

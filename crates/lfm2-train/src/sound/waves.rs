@@ -185,10 +185,16 @@ mod tests {
         let blocks = waves.n_fft / HOP;
         let steps = sound.dim(0).unwrap() / HOP;
         let rows = padded.reshape((steps + blocks - 1, HOP)).unwrap();
-        let parts: Vec<Tensor> = (0..blocks).map(|b| rows.narrow(0, b, steps).unwrap()).collect();
+        let parts: Vec<Tensor> = (0..blocks)
+            .map(|b| rows.narrow(0, b, steps).unwrap())
+            .collect();
         let steps = Tensor::cat(&parts, 1).unwrap();
         let real: Vec<Vec<f32>> = steps.matmul(&waves.own.real).unwrap().to_vec2().unwrap();
-        let imaginary: Vec<Vec<f32>> = steps.matmul(&waves.own.imaginary).unwrap().to_vec2().unwrap();
+        let imaginary: Vec<Vec<f32>> = steps
+            .matmul(&waves.own.imaginary)
+            .unwrap()
+            .to_vec2()
+            .unwrap();
         let mut values = Vec::new();
         for (real, imaginary) in real.iter().zip(&imaginary) {
             let pairs = || real.iter().zip(imaginary);

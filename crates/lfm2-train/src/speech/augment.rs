@@ -75,7 +75,8 @@ impl AugmentOptions {
             }
         }
         if !(least.is_finite() && most.is_finite() && least <= most) {
-            let detail = format!("expected two numbers, the smaller first, found {least} and {most}");
+            let detail =
+                format!("expected two numbers, the smaller first, found {least} and {most}");
             return Err(Error::option("augment.snr", detail));
         }
         Ok(())
@@ -172,12 +173,7 @@ mod tests {
 
     #[test]
     fn equal_streams_change_alike_and_others_do_not() {
-        let change = |seed| {
-            strong()
-                .apply(&clip(), &mut Rng::new(seed))
-                .unwrap()
-                .clip
-        };
+        let change = |seed| strong().apply(&clip(), &mut Rng::new(seed)).unwrap().clip;
         assert_eq!(change(3), change(3));
         assert_ne!(change(3), change(4));
     }

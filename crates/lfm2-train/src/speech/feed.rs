@@ -122,7 +122,8 @@ impl SpeechFeed {
         let batches = self.kept_out.chunks(self.sizes.1).map(|chunk| {
             let mut batch = MixedBatch::default();
             for row in chunk {
-                self.reader.read(&self.rows.clip(row)?, &row.text, &mut batch)?;
+                self.reader
+                    .read(&self.rows.clip(row)?, &row.text, &mut batch)?;
             }
             Ok(batch)
         });
@@ -150,7 +151,9 @@ impl SpeechFeed {
             _ => longest,
         };
         let few = rows.partition_point(|row| row.len() <= most);
-        rows.get(..few).filter(|rows| !rows.is_empty()).unwrap_or(rows)
+        rows.get(..few)
+            .filter(|rows| !rows.is_empty())
+            .unwrap_or(rows)
     }
 
     /// Appends one of `rows`, changed.
@@ -160,7 +163,10 @@ impl SpeechFeed {
         };
         let changed = self.augment.apply(&self.rows.clip(row)?, rng)?;
         let wrong = |e: crate::Error| self.rows.error(row, e.to_string());
-        let (first, count) = self.reader.read(&changed.clip, &row.text, batch).map_err(wrong)?;
+        let (first, count) = self
+            .reader
+            .read(&changed.clip, &row.text, batch)
+            .map_err(wrong)?;
         let Some(told) = self.told.as_ref().filter(|_| !row.words.is_empty()) else {
             return Ok(());
         };
@@ -206,7 +212,12 @@ mod tests {
             frames: 100.0,
         };
         // Rows are 80 ms apart: 0.2 s is nearest to row 2 or 3, 0.56 s is row 7.
-        let words = [(305, 0.06, 0.26), (301, 0.5, 0.62), (999, 0.0, 0.1), (301, 9.0, 9.9)];
+        let words = [
+            (305, 0.06, 0.26),
+            (301, 0.5, 0.62),
+            (999, 0.0, 0.1),
+            (301, 9.0, 9.9),
+        ];
         assert_eq!(told.of(&words, 9), [0, 0, 2, 0, 0, 0, 0, 1, 0]);
     }
 }

@@ -15,9 +15,14 @@ impl Front for AudioModel {
     type Piece = Mel;
 
     fn embed(&self, ids: &[u32], pieces: &[Mel]) -> Result<Tensor> {
-        let words = self.text_model().embed_tokens(&Tensor::new(ids, self.device())?)?;
+        let words = self
+            .text_model()
+            .embed_tokens(&Tensor::new(ids, self.device())?)?;
         let clips = self.embed_clips(&pieces.iter().collect::<Vec<_>>())?;
-        let rows = clips.iter().map(|rows| rows.dim(0)).sum::<Result<usize>>()?;
+        let rows = clips
+            .iter()
+            .map(|rows| rows.dim(0))
+            .sum::<Result<usize>>()?;
         let places = ids.iter().filter(|id| **id == PLACE).count();
         if places != rows {
             candle_core::bail!("places for {places} rows of sound, found {rows} rows")
@@ -59,6 +64,9 @@ pub(super) fn document(sample: Sample) -> crate::Result<(Document, Vec<Mel>, Vec
             _ => return Err(crate::Error::option("data", "expected text and clips only")),
         }
     }
-    let weights = sample.supervised.iter().map(|learnt| f32::from(u8::from(*learnt)));
+    let weights = sample
+        .supervised
+        .iter()
+        .map(|learnt| f32::from(u8::from(*learnt)));
     Ok((Document::new(tokens, weights.collect())?, clips, firsts))
 }

@@ -46,7 +46,12 @@ impl Speaking {
             }
             let frames = row.codes.iter().cloned().map(Frame::new).collect();
             let said = (row.text.as_str(), &Voice::default());
-            Ok(Sample::speech(&reader.tokenizer, &reader.front, said, frames)?)
+            Ok(Sample::speech(
+                &reader.tokenizer,
+                &reader.front,
+                said,
+                frames,
+            )?)
         };
         let kept_out = kept_out.iter().map(sample).collect::<Result<Vec<_>>>()?;
         let batches = kept_out.chunks(data.micro_batch_clips);
@@ -110,7 +115,11 @@ impl Objective for SpeechObjective {
     fn next_step(&mut self, step: u64) -> Result<Vec<SpeechBatch>> {
         let heard = self.heard.next_step(step)?;
         let said = self.said.iter().flat_map(|said| said.step(step));
-        Ok(heard.into_iter().map(SpeechBatch::Heard).chain(said).collect())
+        Ok(heard
+            .into_iter()
+            .map(SpeechBatch::Heard)
+            .chain(said)
+            .collect())
     }
 
     /// There is no place that moves.

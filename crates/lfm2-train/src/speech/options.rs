@@ -228,13 +228,20 @@ impl SpeechOptions {
             ("micro_batch_clips", self.micro_batch_clips),
             ("micro_batches", self.micro_batches),
             ("validation_clips", self.validation_clips),
-            ("growth.from", self.data.growth.map_or(1, |growth| growth.from)),
+            (
+                "growth.from",
+                self.data.growth.map_or(1, |growth| growth.from),
+            ),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::option(*key, "expected at least 1, found 0"));
         }
         if let Some(speak) = &self.speak {
-            let counts = [speak.micro_batch_clips, speak.micro_batches, speak.validation_clips];
+            let counts = [
+                speak.micro_batch_clips,
+                speak.micro_batches,
+                speak.validation_clips,
+            ];
             if counts.contains(&0) {
                 let detail = format!("expected numbers of clips from 1, found {counts:?}");
                 return Err(Error::option("speak", detail));

@@ -136,11 +136,7 @@ impl SpokenRow {
     }
 }
 
-fn row(
-    JsonLine { line, row }: JsonLine<RawRow>,
-    file: &Path,
-    folder: &Path,
-) -> Result<SpokenRow> {
+fn row(JsonLine { line, row }: JsonLine<RawRow>, file: &Path, folder: &Path) -> Result<SpokenRow> {
     let wrong = |detail: String| Error::data(file, line, detail);
     let audio = folder.join(&row.audio);
     if !audio.is_file() {
@@ -149,7 +145,8 @@ fn row(
     if row.text.trim().is_empty() {
         return Err(wrong("no words in \"text\"".into()));
     }
-    let ordered = |w: &&SpokenWord| !(w.1.is_finite() && w.2.is_finite() && 0.0 <= w.1 && w.1 <= w.2);
+    let ordered =
+        |w: &&SpokenWord| !(w.1.is_finite() && w.2.is_finite() && 0.0 <= w.1 && w.1 <= w.2);
     if let Some(SpokenWord(word, from, to)) = row.words.iter().find(ordered) {
         let detail = format!("\"{word}\" spoken from {from} to {to}, expected seconds in order");
         return Err(wrong(detail));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::export;
 use super::feed::{SpeechFeed, SpeechReader};
-use super::objective::{SpeechObjective, Speaking};
+use super::objective::{Speaking, SpeechObjective};
 use super::options::{SpeechBase, SpeechOptions};
 use super::rows::SpokenRows;
 use super::start;
@@ -89,7 +89,11 @@ impl SpeechRun {
             None => None,
         };
         let mut hashes = vec![facts.manifest.clone()];
-        hashes.extend(spoken.iter().map(|(_, rows)| (rows.name(), rows.sha256().to_string())));
+        hashes.extend(
+            spoken
+                .iter()
+                .map(|(_, rows)| (rows.name(), rows.sha256().to_string())),
+        );
         let tokenizer = sha256(&facts.tokenizer.to_json()?);
         let identity = identity(&options, &hashes, &tokenizer)?;
         let config_text = format!("{:#}\n", facts.config_json);
@@ -102,9 +106,12 @@ impl SpeechRun {
         };
         let codebooks = facts.config.codebooks;
         let said = match spoken {
-            Some((data, rows)) => {
-                Some(Speaking::new(data, rows, &reader, (codebooks, options.seed))?)
-            }
+            Some((data, rows)) => Some(Speaking::new(
+                data,
+                rows,
+                &reader,
+                (codebooks, options.seed),
+            )?),
             None => None,
         };
         let feed = SpeechFeed::new(&options, rows, reader)?;
@@ -183,7 +190,9 @@ fn fresh(
     seed: u64,
 ) -> Result<(Facts, Parameters)> {
     let texts = rows.rows().iter().map(|row| row.text.as_str());
-    let texts: Vec<&str> = texts.flat_map(|text| FORMAT.into_iter().chain([text])).collect();
+    let texts: Vec<&str> = texts
+        .flat_map(|text| FORMAT.into_iter().chain([text]))
+        .collect();
     let words = vocab_size.saturating_sub(SPEECH_TOKENS.len());
     let trained = bpe::train_tokenizer(texts.into_iter(), words)?;
     let tokenizer = bpe::with_added(&trained, &SPEECH_TOKENS, bpe::Added::Special)?;

@@ -71,9 +71,14 @@ fn role(name: &str, shape: &[usize]) -> TensorRole {
 
 /// Whether a tensor is of what the model says, which no speech run trains.
 fn says(name: &str) -> bool {
-    ["audio_embedding.", "depthformer.", "depth_linear.", "depth_embeddings."]
-        .iter()
-        .any(|part| name.starts_with(part))
+    [
+        "audio_embedding.",
+        "depthformer.",
+        "depth_linear.",
+        "depth_embeddings.",
+    ]
+    .iter()
+    .any(|part| name.starts_with(part))
 }
 
 /// Empties the tables and matrices of what the model says, which stay as they are.
@@ -105,11 +110,7 @@ pub(super) fn give_voice(parameters: &Parameters, (init, seed): (Init, u64)) -> 
 }
 
 /// Gives the batch norms of `model`, which is built over `parameters`, the statistics of `clips`, layer by layer.
-pub(super) fn statistics(
-    model: &AudioModel,
-    parameters: &Parameters,
-    clips: &[Mel],
-) -> Result<()> {
+pub(super) fn statistics(model: &AudioModel, parameters: &Parameters, clips: &[Mel]) -> Result<()> {
     let features = clips.iter().map(|mel| mel.tensor(model.device()));
     let features = features.collect::<candle_core::Result<Vec<_>>>()?;
     for layer in 0..model.encoder().layers() {
@@ -139,20 +140,48 @@ mod tests {
     fn every_kind_of_tensor_begins_as_it_should() {
         use TensorRole::{Bias, ConvKernel, Embedding, Norm, OutputProjection, Projection};
         for (name, shape, expected) in [
-            ("conformer.pre_encode.conv.0.weight", &[8, 1, 3, 3][..], ConvKernel),
-            ("conformer.pre_encode.conv.3.weight", &[8, 8, 1, 1], Projection),
+            (
+                "conformer.pre_encode.conv.0.weight",
+                &[8, 1, 3, 3][..],
+                ConvKernel,
+            ),
+            (
+                "conformer.pre_encode.conv.3.weight",
+                &[8, 8, 1, 1],
+                Projection,
+            ),
             ("conformer.pre_encode.out.bias", &[16], Bias),
             ("conformer.layers.0.norm_out.weight", &[16], Norm),
             ("conformer.layers.0.self_attn.pos_bias_u", &[2, 8], Bias),
-            ("conformer.layers.0.conv.batch_norm.running_var", &[16], Norm),
-            ("conformer.layers.0.conv.batch_norm.running_mean", &[16], Bias),
-            ("conformer.layers.0.conv.depthwise_conv.weight", &[16, 1, 9], ConvKernel),
-            ("conformer.layers.0.feed_forward2.linear2.weight", &[16, 64], OutputProjection),
+            (
+                "conformer.layers.0.conv.batch_norm.running_var",
+                &[16],
+                Norm,
+            ),
+            (
+                "conformer.layers.0.conv.batch_norm.running_mean",
+                &[16],
+                Bias,
+            ),
+            (
+                "conformer.layers.0.conv.depthwise_conv.weight",
+                &[16, 1, 9],
+                ConvKernel,
+            ),
+            (
+                "conformer.layers.0.feed_forward2.linear2.weight",
+                &[16, 64],
+                OutputProjection,
+            ),
             ("audio_adapter.model.0.weight", &[16], Norm),
             ("audio_adapter.model.3.weight", &[16, 16], Projection),
             ("audio_embedding.embedding.weight", &[2049, 16], Embedding),
             ("depth_embeddings.0.embedding_norm.weight", &[64], Norm),
-            ("depthformer.layers.0.operator.qkv_proj.weight", &[96, 64], Projection),
+            (
+                "depthformer.layers.0.operator.qkv_proj.weight",
+                &[96, 64],
+                Projection,
+            ),
         ] {
             assert_eq!(role(name, shape), expected, "{name}");
         }
