@@ -114,7 +114,9 @@ fn the_built_in_model_writes_digits_and_the_same_every_time() {
     assert_eq!(speech(&args).ok().json(), facts);
     // Parts are short: it was trained on strings of eight digits.
     let long = tone(folder.path(), 14.0);
-    let facts = speech(&["transcribe", &long, "--format", "json"]).ok().json();
+    let facts = speech(&["transcribe", &long, "--format", "json"])
+        .ok()
+        .json();
     let sections = facts["sections"].as_array().unwrap();
     for section in sections {
         let ends = [&section["start"], &section["end"]].map(|x| x.as_f64().unwrap());
@@ -130,7 +132,9 @@ fn word_errors_are_counted_over_a_manifest() {
     let manifest = folder.path().join("rows.jsonl");
     std::fs::write(&manifest, rows).unwrap();
     let data = text(&manifest);
-    let report = speech(&["eval", "wer", "--data", &data, "--json"]).ok().json();
+    let report = speech(&["eval", "wer", "--data", &data, "--json"])
+        .ok()
+        .json();
     assert_eq!((&report["clips"], &report["words"]), (&2.into(), &4.into()));
     let edits = &report["edits"];
     let sum = ["replaced", "added", "missing"].map(|key| edits[key].as_f64().unwrap());

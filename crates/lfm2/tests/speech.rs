@@ -14,7 +14,7 @@ const DIGITS: [&str; 10] = [
 fn hum(seconds: f32) -> Result<Clip> {
     let wave = |t: usize| {
         let t = t as f32 / 16_000.0;
-        let voice = (1..6).map(|k| (t * 120.0 * k as f32 * 6.283).sin() / k as f32);
+        let voice = (1..6).map(|k| (t * 120.0 * k as f32 * std::f32::consts::TAU).sin() / k as f32);
         0.2 * voice.sum::<f32>() * (t * 9.0).sin().abs()
     };
     let samples = (0..(16_000.0 * seconds) as usize).map(wave).collect();
@@ -25,7 +25,11 @@ fn hum(seconds: f32) -> Result<Clip> {
 fn it_writes_digits_and_the_same_every_time() -> Result<()> {
     let model = speech::embedded()?;
     let clip = hum(1.2)?;
-    let write = || model.transcribe(&clip, &GenerationOptions::greedy())?.finish();
+    let write = || {
+        model
+            .transcribe(&clip, &GenerationOptions::greedy())?
+            .finish()
+    };
     let first = write()?;
     for word in first.text.split_whitespace() {
         ensure!(DIGITS.contains(&word), "{first:?}");
@@ -37,9 +41,16 @@ fn it_writes_digits_and_the_same_every_time() -> Result<()> {
 #[test]
 fn silence_and_clicks_end_too() -> Result<()> {
     let model = speech::embedded()?;
-    for samples in [vec![0.0; 1], vec![0.0; 40_000], vec![1.0; 9], vec![-1.0; 20_000]] {
+    for samples in [
+        vec![0.0; 1],
+        vec![0.0; 40_000],
+        vec![1.0; 9],
+        vec![-1.0; 20_000],
+    ] {
         let clip = Clip::new(samples, 22_050)?;
-        let said = model.transcribe(&clip, &GenerationOptions::greedy())?.finish()?;
+        let said = model
+            .transcribe(&clip, &GenerationOptions::greedy())?
+            .finish()?;
         ensure!(said.text.len() < 400, "{said:?}");
     }
     Ok(())
@@ -62,7 +73,9 @@ fn it_hears_digits() -> Result<()> {
         let args = ["-v", voice, "-s", speed, "-w", file, text];
         ensure!(Command::new("espeak-ng").args(args).status()?.success());
         let clip = Clip::open(&path, &SoundLimits::default())?;
-        let found = model.transcribe(&clip, &GenerationOptions::greedy())?.finish()?;
+        let found = model
+            .transcribe(&clip, &GenerationOptions::greedy())?
+            .finish()?;
         let (found, expected) = (found.text.split_whitespace(), text.split_whitespace());
         said += expected.clone().count();
         wrong += usize::from(!found.eq(expected));

@@ -161,7 +161,9 @@ fn what_a_batch_norm_sees_is_the_same_for_clips_together_and_alone() -> Result<(
     let encoder = model.encoder();
     for layer in 0..encoder.layers() {
         let together = encoder.before_norm(&clips, layer)?;
-        let alone = clips.iter().map(|x| encoder.before_norm(std::slice::from_ref(x), layer));
+        let alone = clips
+            .iter()
+            .map(|x| encoder.before_norm(std::slice::from_ref(x), layer));
         let alone = Tensor::cat(&alone.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
         ensure!(together.dims() == [4 + 3, model.config().encoder.width]);
         let difference = (&together - alone)?.abs()?.max_all()?.to_scalar::<f32>()?;

@@ -89,7 +89,7 @@ impl SpeechReader {
         let rows = mel.frames().div_ceil(FRAMES_PER_STEP);
         let sample = Sample::transcription(&self.tokenizer, &self.front, mel, text)?;
         let before = batch.documents().tokens() as u32;
-        let (document, clips, firsts) = document(sample)?;
+        let (document, clips, firsts) = document(&sample)?;
         batch.push(&document, clips);
         Ok((before + firsts.first().copied().unwrap_or(0), rows))
     }

@@ -50,7 +50,7 @@ impl Front for AudioModel {
 
 /// A sample of text and clips as a document with a place for every row, its clips, and the place of the first row
 /// of each.
-pub(super) fn document(sample: Sample) -> crate::Result<(Document, Vec<Mel>, Vec<u32>)> {
+pub(super) fn document(sample: &Sample) -> crate::Result<(Document, Vec<Mel>, Vec<u32>)> {
     let (mut tokens, mut clips, mut firsts) = (Vec::new(), Vec::new(), Vec::new());
     for piece in sample.sequence.pieces() {
         let positions = piece.positions();
