@@ -84,12 +84,11 @@ fn speech(args: &[&str]) -> Outcome {
 }
 
 #[test]
-fn without_a_model_the_commands_say_what_to_give() {
+fn without_a_model_the_commands_that_speak_say_what_to_give() {
     let folder = tempfile::tempdir().unwrap();
     let sound = tone(folder.path(), 0.5);
     for args in [
-        &["transcribe", &sound][..],
-        &["speak", "hello", "-o", "out.wav"],
+        &["speak", "hello", "-o", "out.wav"][..],
         &["converse", &sound, "-o", "out.wav"],
     ] {
         let outcome = speech(args);
@@ -98,6 +97,55 @@ fn without_a_model_the_commands_say_what_to_give() {
             assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
         }
     }
+}
+
+#[test]
+fn the_built_in_model_writes_digits_and_the_same_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    // A tone is no digit, but digits are all it writes.
+    let sound = tone(folder.path(), 0.5);
+    let args = ["transcribe", &sound, "--format", "json"];
+    let facts = speech(&args).ok().json();
+    let words = facts["text"].as_str().unwrap();
+    let digits = "zero one two three four five six seven eight nine";
+    for word in words.split_whitespace() {
+        assert!(digits.split(' ').any(|digit| digit == word), "{words}");
+    }
+    assert_eq!(speech(&args).ok().json(), facts);
+    // Parts are short: it was trained on strings of eight digits.
+    let long = tone(folder.path(), 14.0);
+    let facts = speech(&["transcribe", &long, "--format", "json"])
+        .ok()
+        .json();
+    let sections = facts["sections"].as_array().unwrap();
+    for section in sections {
+        let ends = [&section["start"], &section["end"]].map(|x| x.as_f64().unwrap());
+        assert!(ends[1] - ends[0] <= 6.01, "{section}");
+    }
+}
+
+#[test]
+fn word_errors_are_counted_over_a_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    tone(folder.path(), 0.5);
+    let rows = [r#"{"audio": "tone-0.5.wav", "text": "one two"}"#; 2].join("\n");
+    let manifest = folder.path().join("rows.jsonl");
+    std::fs::write(&manifest, rows).unwrap();
+    let data = text(&manifest);
+    let report = speech(&["eval", "wer", "--data", &data, "--json"])
+        .ok()
+        .json();
+    assert_eq!((&report["clips"], &report["words"]), (&2.into(), &4.into()));
+    let edits = &report["edits"];
+    let sum = ["replaced", "added", "missing"].map(|key| edits[key].as_f64().unwrap());
+    assert_eq!(report["word_error_rate"], sum.iter().sum::<f64>() / 4.0);
+    let shown = speech(&["eval", "wer", "--data", &data, "--limit", "1"]).ok();
+    assert!(shown.stdout.contains("of 1 clips"), "{}", shown.stdout);
+
+    std::fs::write(&manifest, r#"{"audio": "none.wav", "text": "one"}"#).unwrap();
+    let missing = speech(&["eval", "wer", "--data", &data]);
+    assert_ne!(missing.code, 0);
+    assert!(missing.stderr.contains("none.wav"), "{}", missing.stderr);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use crate::options::TrainOptions;
 use crate::progress::TrainProgress;
 use crate::retrieval::{RetrievalOptions, RetrievalRun};
 use crate::run::Resume;
+use crate::sound::{SoundOptions, SoundRun};
+use crate::speech::{SpeechOptions, SpeechRun};
 use crate::trainer::Trainer;
 use crate::vision::{VisionOptions, VisionRun};
 use crate::{Error, Result};
@@ -22,6 +24,10 @@ pub enum AnyRun {
     Retrieval(Box<RetrievalRun>),
     /// A vision-language model: `"objective": "vision"`.
     Vision(Box<VisionRun>),
+    /// A speech model: `"objective": "speech"`.
+    Speech(Box<SpeechRun>),
+    /// The detokenizer of a speech model: `"objective": "sound"`.
+    Sound(Box<SoundRun>),
 }
 
 impl AnyRun {
@@ -30,7 +36,8 @@ impl AnyRun {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::RunFolder`] when the file is not the JSON expected, and as
-    /// [`Trainer::open`], [`RetrievalRun::open`] and [`VisionRun::open`].
+    /// [`Trainer::open`], [`RetrievalRun::open`], [`VisionRun::open`], [`SpeechRun::open`] and
+    /// [`SoundRun::open`].
     pub fn open(config: &Path, run: &Path, resume: Resume, threads: usize) -> Result<Self> {
         let base = config.parent().unwrap_or(Path::new("."));
         Ok(match objective(config)?.as_deref() {
@@ -43,6 +50,16 @@ impl AnyRun {
                 let options = VisionOptions::read(config)?;
                 let run = VisionRun::open(options, base, run, resume, threads)?;
                 Self::Vision(Box::new(run))
+            }
+            Some("speech") => {
+                let options = SpeechOptions::read(config)?;
+                let run = SpeechRun::open(options, base, run, resume, threads)?;
+                Self::Speech(Box::new(run))
+            }
+            Some("sound") => {
+                let options = SoundOptions::read(config)?;
+                let run = SoundRun::open(options, base, run, resume, threads)?;
+                Self::Sound(Box::new(run))
             }
             _ => {
                 let options = TrainOptions::read(config)?;
@@ -61,6 +78,8 @@ impl AnyRun {
             Self::Text(run) => run.train(progress, cancel),
             Self::Retrieval(run) => run.train(progress, cancel),
             Self::Vision(run) => run.train(progress, cancel),
+            Self::Speech(run) => run.train(progress, cancel),
+            Self::Sound(run) => run.train(progress, cancel),
         }
     }
 
@@ -73,6 +92,8 @@ impl AnyRun {
             Self::Text(run) => run.export(folder),
             Self::Retrieval(run) => run.export(folder),
             Self::Vision(run) => run.export(folder),
+            Self::Speech(run) => run.export(folder),
+            Self::Sound(run) => run.export(folder),
         }
     }
 }

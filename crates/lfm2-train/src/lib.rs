@@ -15,10 +15,13 @@
 //! | trainable weights under a model | [`Parameters`] |
 //! | the pieces of my own loop | [`loss`], [`AdamW`], [`Schedule`] |
 //! | a model that finds texts | [`retrieval::RetrievalRun`] |
+//! | a model that hears | [`speech::SpeechRun`], [`Mixed`] |
+//! | sound of codes | [`sound::SoundRun`] |
 //! | a model that sees | [`vision::VisionRun`], [`Mixed`] |
 //! | pictures with questions and right answers | [`shapes`] |
 //! | a tokenizer of the family's form | [`train_tokenizer`], [`tokenizer_files`] |
 //! | to know how far a model uses its context | [`recall`] |
+//! | to know how well it transcribes | [`word_error_rate`] |
 //! | to know how well it predicts a text | [`perplexity`] |
 //!
 //! ```no_run
@@ -71,11 +74,14 @@ mod run_loop;
 mod schedule;
 mod score;
 pub mod shapes;
+pub mod sound;
+pub mod speech;
 mod state;
 mod teacher;
 mod trainer;
 mod variables;
 pub mod vision;
+mod wer;
 mod workers;
 
 pub use any_run::AnyRun;
@@ -106,3 +112,4 @@ pub use score::score;
 pub use teacher::{TeachOptions, TeacherIdentity, TeacherStore};
 pub use trainer::{Trainer, batch_gradients, batch_loss, teach};
 pub use variables::{Init, Parameter, Parameters};
+pub use wer::{Transcribed, WerReport, WordEdits, word_error_rate};

@@ -37,7 +37,7 @@ impl Default for Init {
 }
 
 impl Init {
-    fn values(&self, spec: &TensorSpec, layers: usize, seed: u64) -> Vec<f32> {
+    pub(crate) fn values(&self, spec: &TensorSpec, layers: usize, seed: u64) -> Vec<f32> {
         let count = spec.elements();
         // One stream per name: a new layer does not change the values of the others.
         let mut rng = Rng::labelled(seed, &spec.name);

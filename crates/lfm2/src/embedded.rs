@@ -62,6 +62,15 @@ static VL: Folder = folder!(
     "processor_config.json",
 );
 
+static AUDIO: Folder = folder!(
+    "lfm2-tiny-audio":
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+);
+
 /// The text model: writes stories for children and answers questions about them. It is behind
 /// [`TextModel::embedded`](crate::TextModel::embedded).
 ///
@@ -85,6 +94,14 @@ pub fn colbert() -> Result<Checkpoint> {
 /// None: a test of this crate opens it.
 pub fn vl() -> Result<Checkpoint> {
     VL.open()
+}
+
+/// The speech model, which writes down English digits, behind [`speech::embedded`](crate::speech::embedded).
+///
+/// # Errors
+/// None: a test of this crate opens it.
+pub fn audio() -> Result<Checkpoint> {
+    AUDIO.open()
 }
 
 impl Folder {

@@ -21,7 +21,7 @@
 //! | a text to be continued | [`TextModel::generate`] | `text` |
 //! | many texts at once | [`generate::Batch`] | `batch` |
 //! | the model to call my functions | [`generate::Tool`], [`generate::Chat::with_tools`] | `tools` |
-//! | a model that is always there | `TextModel::embedded`, `VlModel::embedded`, `retrieval::embedded`, feature `embedded` | `text` |
+//! | a model that is always there | `TextModel::embedded`, `VlModel::embedded`, `retrieval::embedded`, `speech::embedded`, feature `embedded` | `text`, `transcribe` |
 //! | files and folders that can be searched | [`retrieval::Library`] | `semantic_search` |
 //! | texts sorted by how well they answer | [`retrieval::RetrievalModel::rerank`] | `rerank` |
 //! | speech as text, text as speech, a spoken answer | [`speech::open`], [`speech::AudioModel`] | `transcribe`, `speak`, `converse` |

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Var;
 use candle_core::quantized::QTensor;
 use lfm2_audio::{
-    AudioConfig, AudioModel, CodebookWeight, END_CODE, Frame, Mel, Piece, Sample, Sequence, shapes,
+    AudioConfig, AudioModel, CodebookWeight, END_CODE, Frame, Mel, Piece, Sample, Sequence, Voice,
+    shapes,
 };
 use lfm2_hub::{Limits, StoredType, TensorInfo, TensorSource, Tokenizer};
 use lfm2_nn::{Accuracy, DType, Device, Tensor};
@@ -145,5 +146,71 @@ fn gradients_are_slopes() -> Result<()> {
             "{name}: {slope}, {length}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_batch_norm_sees_is_the_same_for_clips_together_and_alone() -> Result<()> {
+    let (model, variables) = model()?;
+    let mut numbers = Numbers::new(3);
+    let mut clip = |frames: usize| -> Result<Tensor> {
+        let values: Vec<f32> = (0..frames * 128).map(|_| numbers.next()).collect();
+        Ok(Tensor::from_vec(values, (frames, 128), &Device::Cpu)?)
+    };
+    let clips = [clip(30)?, clip(17)?];
+    let encoder = model.encoder();
+    for layer in 0..encoder.layers() {
+        let together = encoder.before_norm(&clips, layer)?;
+        let alone = clips
+            .iter()
+            .map(|x| encoder.before_norm(std::slice::from_ref(x), layer));
+        let alone = Tensor::cat(&alone.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        ensure!(together.dims() == [4 + 3, model.config().encoder.width]);
+        let difference = (&together - alone)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        ensure!(difference < 1e-4, "layer {layer}: {difference}");
+        // It is before the norm: the statistics of this layer do not count.
+        let name = format!("conformer.layers.{layer}.conv.batch_norm.running_mean");
+        let var = variables.0.get(&name).context(name)?;
+        let before = var.as_tensor().copy()?;
+        var.set(&(&before + 3.0)?)?;
+        let same = encoder.before_norm(&clips, layer)?;
+        var.set(&before)?;
+        let difference = (together - same)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        ensure!(difference == 0.0, "layer {layer}: {difference}");
+    }
+    ensure!(encoder.before_norm(&clips, encoder.layers()).is_err());
+    Ok(())
+}
+
+#[test]
+fn samples_teach_what_the_assistant_says() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/checkpoint");
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &Limits::default())?;
+    let (model, _) = model()?;
+    let front = model.front_end();
+    let mel = Mel::new(vec![0.5; 30 * 128], 128)?;
+    let heard = Sample::transcription(&tokenizer, front, mel, "three seven")?;
+    let frames = vec![Frame::new(vec![5; 8]); 3];
+    let said = Sample::speech(&tokenizer, front, ("three seven", &Voice::Own), frames)?;
+    let text = |sample: &Sample, learnt: bool| -> Result<String> {
+        let mut ids = Vec::new();
+        let mut at = 0;
+        for piece in sample.sequence.pieces() {
+            if let Piece::Text(own) = piece {
+                let flags = &sample.supervised[at..];
+                let chosen = own.iter().zip(flags).filter(|(_, flag)| **flag == learnt);
+                ids.extend(chosen.map(|(id, _)| *id));
+            }
+            at += piece.positions();
+        }
+        Ok(tokenizer.decode(&ids, lfm2_hub::Specials::Keep)?)
+    };
+    ensure!(text(&heard, true)? == "three seven<|im_end|>\n");
+    ensure!(text(&heard, false)?.contains("Perform ASR."));
+    ensure!(text(&said, true)? == "<|audio_start|><|im_end|>\n");
+    ensure!(text(&said, false)?.contains("user\nthree seven"));
+    // The start of audio, three frames and their end, and the end of the turn.
+    ensure!(said.supervised() == 1 + 4 + 2, "{}", said.supervised());
+    ensure!(model.losses(&said)?.total.to_scalar::<f32>()?.is_finite());
     Ok(())
 }

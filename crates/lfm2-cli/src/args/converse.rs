@@ -15,7 +15,7 @@ Examples:
 
 /// Answer a spoken question in speech
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, mut_arg("model", speech::model_help))]
+#[command(after_help = EXAMPLES, mut_arg("model", speech::speaking_model_help))]
 pub(crate) struct ConverseArgs {
     /// The question, a sound file
     #[arg(value_name = "IN")]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelArgs, RetrievalArgs, VlArgs, number};
+use super::{ModelArgs, RetrievalArgs, VlArgs, WerArgs, number};
 
 const RECALL: &str = "\
 Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
@@ -40,6 +40,8 @@ pub(crate) enum EvalCommand {
     Retrieval(RetrievalArgs),
     /// How well a model sees coloured shapes
     Vl(VlArgs),
+    /// How well a model writes down what is said
+    Wer(WerArgs),
 }
 
 /// How well a text is predicted

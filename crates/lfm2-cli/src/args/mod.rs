@@ -11,6 +11,7 @@ mod embed;
 mod eval;
 mod eval_retrieval;
 mod eval_vl;
+mod eval_wer;
 mod generate;
 mod index;
 mod inspect;
@@ -46,6 +47,7 @@ pub(crate) use embed::EmbedArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
 pub(crate) use eval_retrieval::RetrievalArgs;
 pub(crate) use eval_vl::VlArgs;
+pub(crate) use eval_wer::WerArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use index::{
     AddArgs, Backend, BackendArgs, BuildArgs, DeleteArgs, IndexArgs, IndexCommand, IndexInfoArgs,
@@ -88,7 +90,7 @@ Environment:
   LFM2_MODEL    the model when --model is not given
   LFM2_RETRIEVAL_MODEL  the same for index, search, embed, rerank and eval retrieval
   LFM2_VL_MODEL  the same for describe
-  LFM2_SPEECH_MODEL  the same for transcribe, speak and converse, which have no built-in model
+  LFM2_SPEECH_MODEL  the same for transcribe, speak and converse; the last two have no built-in model
   LFM2_LOG      the log level when --log is not given
   LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
   LFM2_HISTORY  the file with the input history of chat and search; empty for none

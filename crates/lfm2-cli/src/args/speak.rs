@@ -17,7 +17,7 @@ Examples:
 
 /// Read a text aloud
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, mut_arg("model", speech::model_help))]
+#[command(after_help = EXAMPLES, mut_arg("model", speech::speaking_model_help))]
 pub(crate) struct SpeakArgs {
     /// The text, or - to read it from stdin
     pub(crate) text: String,

@@ -13,7 +13,11 @@ With --live, sound comes from stdin as 16-bit little-endian mono PCM. What was s
 pause is transcribed again and again; words are written when two transcriptions agree on them. This is
 approximate: the same sound as a file may read differently.
 
+The built-in model writes down strings of English digits, zero to nine, and hears digits in everything
+else. It reads parts of 6 seconds at most. For speech of any other kind give a model.
+
 Examples:
+  lfm2 transcribe number.wav                               by the built-in model
   lfm2 transcribe talk.mp3 --model LiquidAI/LFM2.5-Audio-1.5B
   lfm2 transcribe film.flac --format srt > film.srt
   lfm2 transcribe *.wav --format json | jq -r .text
@@ -30,7 +34,7 @@ pub(crate) struct TranscribeArgs {
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: TranscriptFormat,
-    /// Seconds of sound that are transcribed together at most [default: 30, of srt 8]
+    /// Seconds of sound that are transcribed together at most [default: 30, of srt 8, of the built-in model 6]
     #[arg(long, value_name = "SECONDS", value_parser = number::at_least_one, allow_negative_numbers = true)]
     pub(crate) longest: Option<NonZeroUsize>,
     /// Minutes of sound that a file may have; all of it is held in memory

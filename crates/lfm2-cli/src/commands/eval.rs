@@ -17,6 +17,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         EvalCommand::Perplexity(args) => run_perplexity(args),
         EvalCommand::Retrieval(args) => super::eval_retrieval::run(args),
         EvalCommand::Vl(args) => super::eval_vl::run(args),
+        EvalCommand::Wer(args) => super::eval_wer::run(args),
     }
 }
 

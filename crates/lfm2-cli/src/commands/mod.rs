@@ -11,6 +11,7 @@ pub(crate) mod embed;
 pub(crate) mod eval;
 mod eval_retrieval;
 mod eval_vl;
+mod eval_wer;
 pub(crate) mod generate;
 pub(crate) mod index;
 pub(crate) mod inspect;

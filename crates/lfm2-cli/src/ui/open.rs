@@ -10,7 +10,7 @@ use lfm2::hub::{self, Checkpoint, CheckpointInfo, Network, PackedCache};
 use lfm2::nn::Accuracy;
 use lfm2::retrieval::{self, Error, IndexError, Library, LibraryCard, RetrievalModel};
 use lfm2::sentence::SentenceEncoder;
-use lfm2::speech::{self, AudioModel};
+use lfm2::speech::{self, AudioModel, AudioOptions};
 use lfm2::text::LoadOptions;
 use lfm2::vl::VlOptions;
 use lfm2::{Device, ModelSource, OpenOptions, TextModel, VlModel};
@@ -107,15 +107,35 @@ pub(crate) fn picture_checkpoint(args: &ModelArgs) -> Result<(Checkpoint, String
     Ok((checkpoint, source.to_string()))
 }
 
-/// Opens the chosen speech model, or the built-in one.
-pub(crate) fn speech_model(args: &ModelArgs) -> Result<AudioModel> {
+/// Opens the chosen speech model, or the built-in one, and says whether it is that.
+pub(crate) fn speech_model(args: &ModelArgs) -> Result<(AudioModel, bool)> {
+    if let Some(model) = chosen_speech_model(args)? {
+        return Ok((model, false));
+    }
+    let options = AudioOptions::default().with_load(load(args.device)?);
+    let model = AudioModel::from_checkpoint(&lfm2::embedded::audio()?, &options);
+    Ok((model.map_err(lfm2::Error::from)?, true))
+}
+
+/// Opens the chosen speech model; the built-in one does not speak.
+pub(crate) fn speaking_model(args: &ModelArgs) -> Result<AudioModel> {
+    let missing = || lfm2::hub::Error::NotFound {
+        what: format!(
+            "no --model and no {SPEECH_MODEL_VARIABLE}, and the built-in speech model does not speak: a model"
+        ),
+        hint: "name one, such as LiquidAI/LFM2.5-Audio-1.5B".to_owned(),
+    };
+    Ok(chosen_speech_model(args)?.ok_or_else(missing)?)
+}
+
+fn chosen_speech_model(args: &ModelArgs) -> Result<Option<AudioModel>> {
     let Some(source) = source(args, SPEECH_MODEL_VARIABLE)? else {
-        let missing = || format!("no --model and no {SPEECH_MODEL_VARIABLE}");
-        return speech::embedded().with_context(missing);
+        return Ok(None);
     };
     let mut options = OpenOptions::default().with_files(files(args.offline));
     options.load = load(args.device)?;
-    speech::open_with(source.clone(), &options).doing("opening", source)
+    let model = speech::open_with(source.clone(), &options).doing("opening", source)?;
+    Ok(Some(model))
 }
 
 /// The files of the chosen retrieval model, or of the built-in one.

@@ -52,15 +52,31 @@ impl Layer {
         positions: &Positions,
     ) -> Result<Tensor> {
         let norms = &self.norms;
-        let half = |ffn: &FeedForward, norm: &LayerNorm, x: &Tensor| {
-            x + (ffn.forward(&norm.forward(x)?)? * 0.5)?
-        };
-        let x = half(&self.first, &norms.first, x)?;
-        let attended = norms.attention.forward(&x)?;
-        let x = (&x + self.attention.forward(&attended, steps, positions)?)?;
+        let x = self.until_conv(x, steps, positions)?;
         let x = (&x + self.conv.forward(&norms.conv.forward(&x)?, steps)?)?;
-        let x = half(&self.second, &norms.second, &x)?;
+        let x = self.second.half(&norms.second, &x)?;
         norms.out.forward(&x)
+    }
+
+    /// What the batch norm sees, `(tokens, width)`.
+    pub(super) fn before_norm(
+        &self,
+        x: &Tensor,
+        steps: &[usize],
+        positions: &Positions,
+    ) -> Result<Tensor> {
+        let x = self.until_conv(x, steps, positions)?;
+        let x = self.conv.gated(&self.norms.conv.forward(&x)?)?;
+        self.conv
+            .convolved(&x, steps, (&self.conv.taps_first()?, &self.conv.bias))
+    }
+
+    /// The layer up to its convolution.
+    fn until_conv(&self, x: &Tensor, steps: &[usize], positions: &Positions) -> Result<Tensor> {
+        let norms = &self.norms;
+        let x = self.first.half(&norms.first, x)?;
+        let attended = norms.attention.forward(&x)?;
+        &x + self.attention.forward(&attended, steps, positions)?
     }
 }
 
@@ -79,6 +95,11 @@ impl FeedForward {
             linear1: first.linear(config.width, inner, Bias::With)?,
             linear2: second.linear(inner, config.width, Bias::With)?,
         })
+    }
+
+    /// `x` and half of what this adds to it.
+    fn half(&self, norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
+        x + (self.forward(&norm.forward(x)?)? * 0.5)?
     }
 }
 
@@ -137,20 +158,41 @@ impl ConvModule {
     }
 
     fn forward(&self, x: &Tensor, steps: &[usize]) -> Result<Tensor> {
-        let x = pointwise::gate(&self.gate.forward(x)?)?;
         let (kernel, bias) = self.folded()?;
+        let x = self.convolved(&self.gated(x)?, steps, (&kernel, &bias))?;
+        self.out.forward(&pointwise::silu(&x)?)
+    }
+
+    fn gated(&self, x: &Tensor) -> Result<Tensor> {
+        pointwise::gate(&self.gate.forward(x)?)
+    }
+
+    /// Every clip of `steps` with a kernel `(taps, width)` and a bias.
+    fn convolved(
+        &self,
+        x: &Tensor,
+        steps: &[usize],
+        (kernel, bias): (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
         let mut start = 0;
         let mut mixed = Vec::with_capacity(steps.len());
         for &len in steps {
             let clip = x.narrow(0, start, len)?;
-            mixed.push(pointwise::depthwise(&clip, &kernel, &bias)?);
+            mixed.push(pointwise::depthwise(&clip, kernel, bias)?);
             start += len;
         }
-        let x = match &mixed[..] {
-            [whole] => whole.clone(),
-            _ => Tensor::cat(&mixed, 0)?,
-        };
-        self.out.forward(&pointwise::silu(&x)?)
+        match &mixed[..] {
+            [whole] => Ok(whole.clone()),
+            _ => Tensor::cat(&mixed, 0),
+        }
+    }
+
+    /// The depthwise kernel as `(taps, width)`.
+    fn taps_first(&self) -> Result<Tensor> {
+        self.kernel
+            .reshape((self.width, self.taps))?
+            .t()?
+            .contiguous()
     }
 
     /// The depthwise kernel `(taps, width)` and its bias with the batch norm behind it.
@@ -159,8 +201,7 @@ impl ConvModule {
     fn folded(&self) -> Result<(Tensor, Tensor)> {
         let norm = &self.norm;
         let scale = (&norm.weight / (&norm.variance + EPS)?.sqrt()?)?;
-        let kernel = self.kernel.reshape((self.width, self.taps))?.t()?;
-        let kernel = kernel.contiguous()?.broadcast_mul(&scale)?;
+        let kernel = self.taps_first()?.broadcast_mul(&scale)?;
         let bias = (((&self.bias - &norm.mean)? * scale)? + &norm.bias)?;
         Ok((kernel, bias))
     }

@@ -93,12 +93,35 @@ impl Encoder {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn run_layers(&self, x: &Tensor, steps: &[usize], layers: Range<usize>) -> Result<Tensor> {
-        let longest = steps.iter().copied().max().unwrap_or(0);
-        let positions = Positions::new(longest, self.config.width, x.dtype(), x.device())?;
+        let positions = self.positions(x, steps)?;
         let layers = self.layers.get(layers).unwrap_or_default();
         layers
             .iter()
             .try_fold(x.clone(), |x, layer| layer.forward(&x, steps, &positions))
+    }
+
+    /// The table of distances for clips of `steps` steps, in the type and place of `x`.
+    fn positions(&self, x: &Tensor, steps: &[usize]) -> Result<Positions> {
+        let longest = steps.iter().copied().max().unwrap_or(0);
+        Positions::new(longest, self.config.width, x.dtype(), x.device())
+    }
+
+    /// What the batch norm of layer `layer` sees of clips `(frames, features)`: `(steps, width)` of all
+    /// clips together, one after another. For whoever sets its statistics.
+    ///
+    /// # Errors
+    /// When there is no such layer or no clip, shapes disagree or the device fails.
+    pub fn before_norm(&self, clips: &[Tensor], layer: usize) -> Result<Tensor> {
+        let clips: Vec<Tensor> = clips
+            .iter()
+            .map(|mel| self.subsample(mel))
+            .collect::<Result<_>>()?;
+        let steps = clips.iter().map(|x| x.dim(0)).collect::<Result<Vec<_>>>()?;
+        let x = self.run_layers(&Tensor::cat(&clips, 0)?, &steps, 0..layer)?;
+        let Some(layer) = self.layers.get(layer) else {
+            candle_core::bail!("no layer {layer} in {} layers", self.layers.len())
+        };
+        layer.before_norm(&x, &steps, &self.positions(&x, &steps)?)
     }
 
     /// Number of layers.

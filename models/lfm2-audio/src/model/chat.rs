@@ -7,6 +7,7 @@ use crate::{Clip, MelFrontEnd};
 
 const START_OF_TEXT: &str = "<|startoftext|>";
 const START_OF_TURN: &str = "<|im_start|>";
+const START_OF_AUDIO: &str = "<|audio_start|>";
 const END_OF_TURN: &str = "<|im_end|>\n";
 
 /// Whose turn it is.
@@ -146,6 +147,16 @@ impl<'m> Chat<'m> {
     /// As [`Chat::new`].
     pub fn end(&mut self) -> Result<&mut Self> {
         self.marks(END_OF_TURN)
+    }
+
+    /// What an answer in sound begins with.
+    pub(super) fn audio_start(&mut self) -> Result<&mut Self> {
+        self.marks(START_OF_AUDIO)
+    }
+
+    /// Positions of the backbone so far.
+    pub fn positions(&self) -> usize {
+        self.sequence.positions()
     }
 
     /// The sequence so far.

@@ -3,7 +3,11 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use lfm2_nn::{Cache, Decoder, Input, Step, Want};
 
+use super::chat::{Chat, Role, TRANSCRIBE, Voice};
 use super::{AudioModel, Frame, Piece, Sequence};
+use crate::config::END_CODE;
+use crate::{Mel, MelFrontEnd};
+use lfm2_hub::Tokenizer;
 
 /// A chat and which of its positions the model is to learn.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +16,66 @@ pub struct Sample {
     pub sequence: Sequence,
     /// One flag per position; those of clips teach nothing.
     pub supervised: Vec<bool>,
+}
+
+impl Sample {
+    /// A clip and its transcript in the words of [`AudioModel::transcribe`]; what the assistant says is
+    /// supervised.
+    ///
+    /// # Errors
+    /// When the tokenizer has no tokens for the format, or the text is too long.
+    pub fn transcription(
+        tokenizer: &Tokenizer,
+        front: &MelFrontEnd,
+        mel: Mel,
+        text: &str,
+    ) -> lfm2_hub::Result<Self> {
+        let mut chat = Chat::new(tokenizer, front)?;
+        chat.begin(Role::System)?.text(TRANSCRIBE)?.end()?;
+        chat.begin(Role::User)?.pieces([Piece::Clip(mel)]).end()?;
+        chat.begin(Role::Assistant)?;
+        let asked = chat.positions();
+        chat.text(text)?.end()?;
+        Ok(Self::answer(chat, asked))
+    }
+
+    /// A text and its sound in the words of [`AudioModel::speak`]; `frames` are without the end of audio, which is
+    /// appended. What the assistant says is supervised.
+    ///
+    /// # Errors
+    /// As [`Sample::transcription`], and when the tokenizer has no token for the start of audio.
+    pub fn speech(
+        tokenizer: &Tokenizer,
+        front: &MelFrontEnd,
+        (text, voice): (&str, &Voice),
+        mut frames: Vec<Frame>,
+    ) -> lfm2_hub::Result<Self> {
+        let codebooks = frames.first().map_or(0, |frame| frame.codes().len());
+        frames.push(Frame::new(vec![END_CODE; codebooks]));
+        let mut chat = Chat::new(tokenizer, front)?;
+        chat.begin(Role::System)?.text(&voice.prompt())?.end()?;
+        chat.begin(Role::User)?.text(text)?.end()?;
+        chat.begin(Role::Assistant)?;
+        let asked = chat.positions();
+        chat.audio_start()?;
+        chat.pieces([Piece::Frames(frames)]).end()?;
+        Ok(Self::answer(chat, asked))
+    }
+
+    /// A chat of which all is learnt that follows the first `asked` positions.
+    fn answer(chat: Chat<'_>, asked: usize) -> Self {
+        let sequence = chat.into_sequence();
+        let supervised = (0..sequence.positions()).map(|i| i >= asked).collect();
+        Self {
+            sequence,
+            supervised,
+        }
+    }
+
+    /// The number of positions that are learnt.
+    pub fn supervised(&self) -> usize {
+        self.supervised.iter().filter(|learnt| **learnt).count()
+    }
 }
 
 /// Losses as scalars that carry gradients.

@@ -9,7 +9,9 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use lfm2::Cancel;
-use lfm2::speech::{AudioModel, Clip, CutOptions, Event, GenerationOptions, Section, SoundLimits};
+use lfm2::speech::{
+    AudioModel, Clip, CutOptions, EMBEDDED_SECONDS, Event, GenerationOptions, Section, SoundLimits,
+};
 
 use crate::args::{TranscribeArgs, TranscriptFormat};
 use crate::exit::{Doing, Stopped, invalid};
@@ -36,7 +38,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<()> {
         }
     }
     let interrupt = Interrupt::install()?;
-    let model = open::speech_model(&args.model)?;
+    let (model, is_builtin) = open::speech_model(&args.model)?;
     let options = GenerationOptions::greedy().with_max_new_tokens(args.max_new_tokens.get());
     let watch = interrupt.watch();
     if let Some(rate) = args.live {
@@ -44,6 +46,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<()> {
     }
     let longest = match (args.longest, args.format) {
         (Some(seconds), _) => seconds.get() as f64,
+        (None, _) if is_builtin => EMBEDDED_SECONDS,
         (None, TranscriptFormat::Srt) => LONGEST_SUBTITLE,
         (None, _) => LONGEST,
     };
