@@ -48,6 +48,7 @@ pub mod data;
 mod error;
 mod export;
 mod file;
+mod isa;
 mod language;
 mod lora;
 pub mod loss;
