@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--profile", action="store_true", help="print the time of every operation instead")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
@@ -31,14 +32,25 @@ def main():
     model = Lfm2ForCausalLM(config).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     speeds = []
-    for _ in range(args.steps):
-        ids = torch.randint(10, config.vocab_size, (args.rows, args.length))
-        begun = time.perf_counter()
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        speeds.append(ids.numel() / (time.perf_counter() - begun))
+
+    def steps(count):
+        for _ in range(count):
+            ids = torch.randint(10, config.vocab_size, (args.rows, args.length))
+            begun = time.perf_counter()
+            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            speeds.append(ids.numel() / (time.perf_counter() - begun))
+
+    if args.profile:
+        steps(5)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            steps(args.steps)
+        events = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+        print(json.dumps({"operations": events}))
+        return
+    steps(args.steps)
     print(json.dumps({"tokens_per_second": statistics.median(speeds)}))
 
 

@@ -100,10 +100,16 @@ pub fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) -> Result<(
 ///
 /// A row with NaN, positive infinity or only negative infinity becomes NaN, as in other libraries.
 pub fn softmax(isa: Isa, row: &mut [f32]) {
+    scaled_softmax(isa, row, 1.0);
+}
+
+/// Replaces a row of scores by the softmax of `scale` times them, as [`softmax`]; `scale` is positive.
+pub fn scaled_softmax(isa: Isa, row: &mut [f32], scale: f32) {
     let max = isa.run(Max { values: row });
     let sum = isa.run(ShiftedExp {
         values: row,
-        shift: max,
+        scale,
+        shift: max * scale,
     });
     isa.run(Scale {
         values: row,
@@ -190,9 +196,15 @@ impl Kernel for Max<'_> {
     }
 }
 
-/// Replaces every value by `e^(value - shift)` and returns the sum.
+#[inline(always)]
+fn shifted_exp<S: Simd>(s: S, x: S::V, scale: S::V, shift: S::V) -> S::V {
+    math::exp(s, s.sub(s.mul(x, scale), shift))
+}
+
+/// Replaces every value by `e^(scale value - shift)` and returns the sum.
 struct ShiftedExp<'a> {
     values: &'a mut [f32],
+    scale: f32,
     shift: f32,
 }
 
@@ -201,20 +213,20 @@ impl Kernel for ShiftedExp<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        let shift = s.splat(self.shift);
+        let (scale, shift) = (s.splat(self.scale), s.splat(self.shift));
         let mut total = 0.0;
         for block in self.values.chunks_mut(SUM_BLOCK) {
             let mut sum = s.zero();
             let mut chunks = block.chunks_exact_mut(S::LANES);
             for chunk in &mut chunks {
-                let y = math::exp(s, s.sub(s.load(chunk), shift));
+                let y = shifted_exp(s, s.load(chunk), scale, shift);
                 s.store(chunk, y);
                 sum = s.add(sum, y);
             }
             total += f64::from(s.sum(sum));
             let tail = chunks.into_remainder();
             if !tail.is_empty() {
-                s.store_head(tail, math::exp(s, s.sub(load_head(s, tail), shift)));
+                s.store_head(tail, shifted_exp(s, load_head(s, tail), scale, shift));
                 total += tail.iter().copied().map(f64::from).sum::<f64>();
             }
         }

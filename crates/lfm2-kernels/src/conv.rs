@@ -57,6 +57,16 @@ impl ConvKernel {
         self.taps.len() / self.bias.len()
     }
 
+    /// The weights of every tap, oldest first, `(channels)` each.
+    pub(crate) fn tap_rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.taps.chunks_exact(self.bias.len())
+    }
+
+    /// `(channels)`
+    pub(crate) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
     /// How many values the state of a sequence has: `(taps - 1) * channels`.
     pub fn state_len(&self) -> usize {
         self.taps.len() - self.bias.len()

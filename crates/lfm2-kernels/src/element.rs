@@ -15,7 +15,7 @@ impl Element for bf16 {}
 impl Element for f16 {}
 
 pub(crate) mod sealed {
-    use super::Simd;
+    use super::{MAX_LANES, Simd};
 
     /// How a stored number gets in and out of registers.
     pub trait Load: Copy + Send + Sync + 'static {
@@ -30,6 +30,16 @@ pub(crate) mod sealed {
         /// # Safety
         /// `S::LANES` values must be readable at `p`; no alignment is needed.
         unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+
+        /// Up to `S::LANES` values, widened; zero in the lanes beyond the slice.
+        #[inline(always)]
+        fn load_head<S: Simd>(s: S, values: &[Self]) -> S::V {
+            let mut lanes = [0.0; MAX_LANES];
+            for (lane, value) in lanes[..S::LANES].iter_mut().zip(values) {
+                *lane = value.widen();
+            }
+            s.load(&lanes)
+        }
     }
 }
 
@@ -47,6 +57,11 @@ impl Load for f32 {
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V {
         // SAFETY: forwarded from the caller.
         unsafe { s.load_f32(p) }
+    }
+
+    #[inline(always)]
+    fn load_head<S: Simd>(s: S, values: &[Self]) -> S::V {
+        s.load_some(values)
     }
 }
 
@@ -87,11 +102,7 @@ impl Load for f16 {
 /// Up to `S::LANES` values, widened; zero in the lanes beyond the slice.
 #[inline(always)]
 pub(crate) fn load_head<S: Simd, T: Load>(s: S, values: &[T]) -> S::V {
-    let mut lanes = [0.0; MAX_LANES];
-    for (lane, value) in lanes[..S::LANES].iter_mut().zip(values) {
-        *lane = value.widen();
-    }
-    s.load(&lanes)
+    T::load_head(s, values)
 }
 
 /// Writes `source` as `f32`. Both slices have the same length.

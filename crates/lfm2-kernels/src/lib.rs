@@ -15,6 +15,8 @@
 //! | [`attention`](mod@attention) | grouped-query attention over a cache: decode, prefill, sliding window, bidirectional |
 //! | [`conv`] | the gated short convolution, causal with state or centred |
 //! | [`norm`] | RMS norm, also fused with a residual add |
+//! | [`gradients`] | backward passes of norm, gated unit and convolution |
+//! | [`optim`] | what an optimiser does with all weights |
 //! | [`rope`](mod@rope) | rotary embedding in the halves form |
 //! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, GELU, softmax |
 //! | [`logits`] | arg-max, top-k, log-sum-exp |
@@ -44,12 +46,14 @@
 pub mod activation;
 pub mod attention;
 pub mod conv;
+pub mod gradients;
 pub mod isa;
 pub mod limits;
 pub mod logits;
 pub mod matmul;
 pub mod max_sim;
 pub mod norm;
+pub mod optim;
 pub mod packed;
 pub mod profile;
 pub mod rope;
@@ -65,17 +69,17 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{exp, gelu_tanh, sigmoid, silu, silu_mul, softmax};
+pub use activation::{exp, gelu_tanh, scaled_softmax, sigmoid, silu, silu_mul, softmax};
 pub use attention::{AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention};
 pub use conv::{ConvKernel, short_conv, short_conv_centred};
 pub use element::Element;
 pub use error::ShapeError;
 pub use heap::keep_freed_memory;
 pub use isa::{Isa, IsaError};
-pub use logits::{argmax, log_sum_exp, top_k};
-pub use matmul::{Sum, matmul, matmul_bf16, matmul_nn, matmul_tn};
+pub use logits::{argmax, log_sum_exp, log_sum_exp_wide, top_k};
+pub use matmul::{Panels, Sum, matmul, matmul_bf16, matmul_nn, matmul_panels, matmul_tn};
 pub use max_sim::{DocumentRows, Match, max_sim, max_sim_matches};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;
-pub use scratch::with_scratch;
+pub use scratch::{Scratch, with_scratch};
 pub use view::{MatMut, MatRef};

@@ -22,15 +22,20 @@ pub fn argmax(isa: Isa, values: &[f32]) -> Option<usize> {
 ///
 /// Negative infinity for an empty row, NaN for a row with NaN.
 pub fn log_sum_exp(isa: Isa, values: &[f32]) -> f32 {
+    log_sum_exp_wide(isa, values) as f32
+}
+
+/// [`log_sum_exp`] before it is rounded, for differences of such.
+pub fn log_sum_exp_wide(isa: Isa, values: &[f32]) -> f64 {
     let max = isa.run(Max { values });
     if max.is_infinite() {
         return if values.iter().any(|value| value.is_nan()) {
-            f32::NAN
+            f64::NAN
         } else {
-            max
+            f64::from(max)
         };
     }
-    (f64::from(max) + isa.run(SumShiftedExp { values, shift: max }).ln()) as f32
+    f64::from(max) + isa.run(SumShiftedExp { values, shift: max }).ln()
 }
 
 /// The `k` largest values with their indices, largest first; of equals, lower indices first.

@@ -24,14 +24,12 @@ pub fn rms_norm(
     let dim = weight.len();
     each_block(out, dim, |first, out| {
         let x = &x[first..first + out.len()];
-        for (x, out) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-            isa.run(NormRow {
-                x,
-                weight,
-                eps,
-                out,
-            });
-        }
+        isa.run(NormRows {
+            x,
+            weight,
+            eps,
+            out,
+        });
     });
     Ok(())
 }
@@ -48,10 +46,8 @@ pub fn rms_norm_in_place(
 ) -> Result<(), ShapeError> {
     ShapeError::divide("rms_norm x", x.len(), weight.len())?;
     let dim = weight.len();
-    each_block(x, dim, |_, x| {
-        for row in x.chunks_exact_mut(dim) {
-            isa.run(NormRowInPlace { row, weight, eps });
-        }
+    each_block(x, dim, |_, rows| {
+        isa.run(NormRowsInPlace { rows, weight, eps });
     });
     Ok(())
 }
@@ -85,7 +81,7 @@ pub fn add_rms_norm(
                 sum: residual,
                 delta,
             });
-            isa.run(NormRow {
+            isa.run(NormRows {
                 x: residual,
                 weight,
                 eps,
@@ -116,53 +112,55 @@ fn inverse_rms<S: Simd>(s: S, row: &[f32], eps: f32) -> f32 {
     1.0 / (math::dot(s, row, row) / row.len() as f32 + eps).sqrt()
 }
 
-struct NormRow<'a> {
+/// Rows of `x` into `out`, which is as long.
+struct NormRows<'a> {
     x: &'a [f32],
     weight: &'a [f32],
     eps: f32,
     out: &'a mut [f32],
 }
 
-impl Kernel for NormRow<'_> {
+impl Kernel for NormRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let factor = s.splat(inverse_rms(s, self.x, self.eps));
-        let inputs = self.x.chunks(S::LANES).zip(self.weight.chunks(S::LANES));
-        for (out, (x, weight)) in self.out.chunks_mut(S::LANES).zip(inputs) {
-            if out.len() == S::LANES {
-                s.store(out, s.mul(s.mul(s.load(x), factor), s.load(weight)));
-            } else {
-                let y = s.mul(s.mul(load_head(s, x), factor), load_head(s, weight));
-                s.store_head(out, y);
+        let dim = self.weight.len();
+        for (x, out) in self.x.chunks_exact(dim).zip(self.out.chunks_exact_mut(dim)) {
+            let factor = s.splat(inverse_rms(s, x, self.eps));
+            let inputs = x.chunks(S::LANES).zip(self.weight.chunks(S::LANES));
+            for (out, (x, weight)) in out.chunks_mut(S::LANES).zip(inputs) {
+                if out.len() == S::LANES {
+                    s.store(out, s.mul(s.mul(s.load(x), factor), s.load(weight)));
+                } else {
+                    let y = s.mul(s.mul(load_head(s, x), factor), load_head(s, weight));
+                    s.store_head(out, y);
+                }
             }
         }
     }
 }
 
-struct NormRowInPlace<'a> {
-    row: &'a mut [f32],
+struct NormRowsInPlace<'a> {
+    rows: &'a mut [f32],
     weight: &'a [f32],
     eps: f32,
 }
 
-impl Kernel for NormRowInPlace<'_> {
+impl Kernel for NormRowsInPlace<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let factor = s.splat(inverse_rms(s, self.row, self.eps));
-        for (x, weight) in self
-            .row
-            .chunks_mut(S::LANES)
-            .zip(self.weight.chunks(S::LANES))
-        {
-            if x.len() == S::LANES {
-                s.store(x, s.mul(s.mul(s.load(x), factor), s.load(weight)));
-            } else {
-                let y = s.mul(s.mul(load_head(s, x), factor), load_head(s, weight));
-                s.store_head(x, y);
+        for row in self.rows.chunks_exact_mut(self.weight.len()) {
+            let factor = s.splat(inverse_rms(s, row, self.eps));
+            for (x, weight) in row.chunks_mut(S::LANES).zip(self.weight.chunks(S::LANES)) {
+                if x.len() == S::LANES {
+                    s.store(x, s.mul(s.mul(s.load(x), factor), s.load(weight)));
+                } else {
+                    let y = s.mul(s.mul(load_head(s, x), factor), load_head(s, weight));
+                    s.store_head(x, y);
+                }
             }
         }
     }

@@ -62,6 +62,14 @@ pub enum Op {
     Add,
     /// From logits to a token.
     Sample,
+    /// A weight in the order its product reads it in.
+    Transpose,
+    /// A loss and its gradient.
+    Loss,
+    /// Taking gradients out of a graph and adding them up.
+    Gradients,
+    /// The norm of all gradients and the update of all weights.
+    Optimizer,
     /// A whole pass; its own time is what none of the spans inside it explains.
     Pass,
 }
@@ -82,6 +90,10 @@ impl Op {
             Self::SiluMul => "silu_mul",
             Self::Add => "add",
             Self::Sample => "sample",
+            Self::Transpose => "transpose",
+            Self::Loss => "loss",
+            Self::Gradients => "gradients",
+            Self::Optimizer => "optimizer",
             Self::Pass => "everything else",
         }
     }

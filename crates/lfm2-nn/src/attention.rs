@@ -124,6 +124,40 @@ impl Attention {
         })
     }
 
+    /// `x + forward(norm(x))` where this is one operation with a gradient; `None` where it is not.
+    pub(crate) fn residual(
+        &self,
+        x: &Tensor,
+        norm: &RmsNorm,
+        pass: &Pass<'_>,
+    ) -> Option<Result<Tensor>> {
+        let stateless = pass.cache.is_stateless() && self.check_filler(pass).is_ok();
+        if self.gate_proj.is_some() || !stateless {
+            return None;
+        }
+        let weights = ops::AttentionWeights {
+            inputs: [
+                self.q_proj.dense()?,
+                self.k_proj.dense()?,
+                self.v_proj.dense()?,
+            ],
+            q_norm: self.q_norm.parts(),
+            k_norm: self.k_norm.parts(),
+            output: self.out_proj.dense()?,
+        };
+        let core = ops::Attention {
+            heads: fast::Heads {
+                query: self.config.heads,
+                kv: self.config.kv_heads,
+                dim: self.config.head_dim,
+            },
+            scale: self.scale() as f32,
+            visibility: self.config.visibility,
+        };
+        let rope = pass.ropes.get(self.config.rope)?;
+        ops::attention_layer(x, norm.parts(), weights, core, (rope, pass.spans()))
+    }
+
     /// `(tokens, hidden)` to `(tokens, hidden)`; every segment of `pass` attends to its own past.
     ///
     /// # Errors

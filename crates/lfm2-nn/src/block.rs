@@ -45,14 +45,40 @@ impl HybridBlock {
     /// # Errors
     /// When shapes disagree or the device fails.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let h = self.mix(x, layer, pass)?;
+        let y = self.feed(&h, layer, pass)?;
+        pass.observe(|o| o.layer(layer, &y))?;
+        Ok(y)
+    }
+
+    /// `x + mixer(norm(x))`
+    fn mix(&self, x: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        if self.post_operator_norm.is_none() {
+            let norm = &self.operator_norm;
+            let whole = match &self.mixer {
+                Mixer::Attention(attention) => attention.residual(x, norm, pass),
+                Mixer::ShortConv(conv) => conv.residual(x, norm, pass),
+            };
+            if let Some(h) = whole {
+                return h;
+            }
+        }
         let normed = self.operator_norm.forward(x)?;
         let mixed = match &self.mixer {
             Mixer::Attention(attention) => attention.forward(&normed, layer, pass)?,
             Mixer::ShortConv(conv) => conv.forward(&normed, layer, pass)?,
         };
-        let h = ops::add(x, &maybe(self.post_operator_norm.as_ref(), mixed)?)?;
+        ops::add(x, &maybe(self.post_operator_norm.as_ref(), mixed)?)
+    }
 
-        let normed = self.ffn_norm.forward(&h)?;
+    /// `h + ffn(norm(h))`
+    fn feed(&self, h: &Tensor, layer: usize, pass: &mut Pass<'_>) -> Result<Tensor> {
+        if let (FeedForward::Dense(ffn), None) = (&self.feed_forward, &self.post_ffn_norm)
+            && let Some(y) = ffn.residual(h, &self.ffn_norm)
+        {
+            return y;
+        }
+        let normed = self.ffn_norm.forward(h)?;
         let fed = match &self.feed_forward {
             FeedForward::Dense(ffn) => ffn.forward(&normed)?,
             FeedForward::Moe(moe) => {
@@ -61,9 +87,7 @@ impl HybridBlock {
                 moe.forward_routed(&normed, &routing)?
             }
         };
-        let y = ops::add(&h, &maybe(self.post_ffn_norm.as_ref(), fed)?)?;
-        pass.observe(|o| o.layer(layer, &y))?;
-        Ok(y)
+        ops::add(h, &maybe(self.post_ffn_norm.as_ref(), fed)?)
     }
 }
 

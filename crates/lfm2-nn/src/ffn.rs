@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, IndexOp, Module, Result, Tensor};
 
 use crate::ops::packed::PackedSwiGlu;
-use crate::{Bias, Linear, Matrix, Weights, ops};
+use crate::{Bias, Linear, Matrix, RmsNorm, Weights, ops};
 
 /// `w2(silu(w1 x) * w3 x)`.
 #[derive(Debug, Clone)]
@@ -37,6 +37,12 @@ impl SwiGlu {
             w2: self.w2.fine(),
             w3: self.w3.fine(),
         }
+    }
+
+    /// `x + forward(norm(x))` where this is one operation with a gradient; `None` where it is not.
+    pub(crate) fn residual(&self, x: &Tensor, norm: &RmsNorm) -> Option<Result<Tensor>> {
+        let weights = [self.w1.dense()?, self.w2.dense()?, self.w3.dense()?];
+        ops::feed_forward_layer(x, norm.parts(), weights)
     }
 
     /// `w1`, `w2` and `w3`, when all are packed.

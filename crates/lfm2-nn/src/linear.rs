@@ -78,6 +78,14 @@ impl Linear {
         }
     }
 
+    /// The weight `(out, in)`, when it is plain numbers and there is no bias.
+    pub fn dense(&self) -> Option<&Tensor> {
+        match (&self.weight, &self.bias) {
+            (Weight::Dense { weight, .. }, None) => Some(weight),
+            _ => None,
+        }
+    }
+
     /// `(tokens, in)` to `(tokens, out)` of several layers that read the same input.
     ///
     /// # Errors

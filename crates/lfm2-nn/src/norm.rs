@@ -28,6 +28,14 @@ impl RmsNorm {
 }
 
 impl RmsNorm {
+    /// What a layer needs to norm its own input.
+    pub(crate) fn parts(&self) -> ops::Norm<'_> {
+        ops::Norm {
+            weight: &self.weight,
+            eps: self.eps,
+        }
+    }
+
     /// Normalises every `dim` values in place, on a CPU in `f32`.
     pub(crate) fn apply_in_place(&self, values: &mut [f32]) -> Result<()> {
         ops::fast::rms_norm_values(values, &self.weight, self.eps)

@@ -150,6 +150,11 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Whether convolutions read zeros in place of filler.
+    pub(crate) fn zeroes_filler(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// What a convolution reads of the states `x (tokens, channels)`: zeros in place of filler, if the
     /// step says so.
     pub(crate) fn without_filler<'x>(&self, x: &'x Tensor) -> Result<Cow<'x, Tensor>> {

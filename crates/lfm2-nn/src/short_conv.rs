@@ -8,7 +8,7 @@ use lfm2_kernels::conv::ConvKernel;
 
 use crate::cache::LayerCache;
 use crate::ops::fast;
-use crate::{Bias, Linear, Pass, Weights, ops};
+use crate::{Bias, Linear, Pass, RmsNorm, Weights, ops};
 
 /// Which positions a convolution window covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,16 @@ pub enum Window {
     Causal,
     /// `L / 2` before and the rest from the position on: encoders.
     Centred,
+}
+
+impl Window {
+    /// How many positions before its own a kernel of this width begins.
+    pub(crate) fn before(self, width: usize) -> usize {
+        match self {
+            Self::Causal => width - 1,
+            Self::Centred => width / 2,
+        }
+    }
 }
 
 /// The facts of one convolution layer.
@@ -77,6 +87,24 @@ impl ShortConv {
         })
     }
 
+    /// `x + forward(norm(x))` where this is one operation with a gradient; `None` where it is not.
+    pub(crate) fn residual(
+        &self,
+        x: &Tensor,
+        norm: &RmsNorm,
+        pass: &Pass<'_>,
+    ) -> Option<Result<Tensor>> {
+        if self.bias.is_some() || pass.zeroes_filler() || !pass.cache.is_stateless() {
+            return None;
+        }
+        let weights = ops::ConvWeights {
+            input: self.in_proj.dense()?,
+            kernel: &self.kernel,
+            output: self.out_proj.dense()?,
+        };
+        ops::conv_layer(x, norm.parts(), weights, pass.spans(), self.config.window)
+    }
+
     /// `(tokens, hidden)` to `(tokens, hidden)`; every segment continues from its own state.
     ///
     /// # Errors
@@ -131,11 +159,7 @@ impl ShortConv {
 
     /// Offset of the position that tap `tap` of the kernel meets.
     fn offset(&self, tap: usize) -> isize {
-        let before = match self.config.window {
-            Window::Causal => self.config.width - 1,
-            Window::Centred => self.config.width / 2,
-        };
-        tap as isize - before as isize
+        tap as isize - self.config.window.before(self.config.width) as isize
     }
 
     /// All segments at once from empty states: a kernel, or `width` shifted products, masked at the
@@ -148,9 +172,8 @@ impl ShortConv {
         if let Some(y) = fast {
             return y;
         }
-        let before = self.offset(0).unsigned_abs();
-        let bias = self.bias.as_ref();
-        if let Some(y) = ops::packed_short_conv(bcu, &self.kernel, bias, pass.spans(), before) {
+        let (bias, window) = (self.bias.as_ref(), self.config.window);
+        if let Some(y) = ops::packed_short_conv(bcu, &self.kernel, bias, pass.spans(), window) {
             return y;
         }
         let gates = Gates::split(bcu, self.config.hidden)?;

@@ -99,19 +99,19 @@ impl Language {
         &self.model
     }
 
-    /// The logits of a packed batch, and how its tokens were routed.
-    fn forward(&self, batch: &MicroBatch) -> candle_core::Result<(Tensor, Loads)> {
+    /// What the model says of a packed batch, and how its tokens were routed.
+    fn forward(&self, batch: &MicroBatch, want: Want) -> candle_core::Result<(Tensor, Loads)> {
         let ids = batch.ids(self.model.device())?;
         let mut cache = Cache::stateless(batch.documents());
         let mut loads = Loads::default();
-        let logits = self.model.forward_observed(
+        let said = self.model.forward_observed(
             Input::Ids(&ids),
             &batch.step(),
             &mut cache,
-            Want::AllLogits,
+            want,
             self.observer(&mut loads),
         )?;
-        Ok((logits, loads))
+        Ok((said, loads))
     }
 
     /// Somebody who counts, where there are experts.
@@ -270,7 +270,16 @@ impl Objective for Language {
     }
 
     fn loss(&self, batch: &LanguageBatch, divisor: f64) -> candle_core::Result<Outcome> {
-        let (logits, loads) = self.forward(batch.documents())?;
+        let documents = batch.documents();
+        if let (LanguageBatch::Documents(_, None), Some(head)) = (batch, self.model.head_weight()) {
+            let (hidden, loads) = self.forward(documents, Want::Hidden)?;
+            let loss = loss::next_token_of(&hidden, head, documents.targets(), divisor)?;
+            return Ok(Outcome {
+                loads: loads.0,
+                ..Outcome::new(loss)
+            });
+        }
+        let (logits, loads) = self.forward(documents, Want::AllLogits)?;
         self.loss_of(batch, (&logits, loads), divisor)
     }
 

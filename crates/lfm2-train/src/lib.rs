@@ -52,6 +52,7 @@ mod error;
 mod export;
 mod file;
 mod hints;
+mod isa;
 mod language;
 mod lora;
 pub mod loss;

@@ -8,10 +8,14 @@ use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
+use lfm2_kernels::Isa;
+use lfm2_kernels::optim::{AdamWFactors, adamw, sum_of_squares};
+use lfm2_kernels::profile::{Op, Work, span};
 use lfm2_text::TensorRole;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::isa::isa;
 use crate::variables::Parameters;
 use crate::{Error, Result};
 
@@ -113,6 +117,7 @@ impl Gradients {
     /// # Errors
     /// When one is not `f32`.
     pub fn of(store: &GradStore, parameters: &Parameters) -> candle_core::Result<Self> {
+        let _span = span(Op::Gradients, &[], Work::NONE);
         let tensors = parameters.iter().map(|p| match store.get(p.tensor()) {
             Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>(),
             None => Ok(vec![0.0; p.elements()]),
@@ -124,6 +129,7 @@ impl Gradients {
 
     /// Adds `other` element by element; both must be of the same model.
     pub fn add(&mut self, other: &Self) {
+        let _span = span(Op::Gradients, &[], Work::NONE);
         self.tensors
             .par_iter_mut()
             .zip(&other.tensors)
@@ -136,10 +142,9 @@ impl Gradients {
 
     /// The Euclidean norm over all tensors together.
     pub fn norm(&self) -> f64 {
-        let squares = self
-            .tensors
-            .par_iter()
-            .map(|t| t.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>());
+        let _span = span(Op::Optimizer, &[], Work::NONE);
+        let isa = isa();
+        let squares = self.tensors.par_iter().map(|t| sum_of_squares(isa, t));
         // Collected first: the order of a parallel sum may vary.
         squares.collect::<Vec<_>>().iter().sum::<f64>().sqrt()
     }
@@ -249,10 +254,11 @@ impl AdamW {
                 self.moments.len()
             );
         }
+        let _span = span(Op::Optimizer, &[], Work::NONE);
         self.updates += 1;
         let t = self.updates.min(i32::MAX as u64) as i32;
-        let o = self.options;
-        let shared = Factors {
+        let (o, isa) = (self.options, isa());
+        let shared = AdamWFactors {
             beta1: o.beta1 as f32,
             beta2: o.beta2 as f32,
             // (1-beta) rounded from f64: 1.0f32 - 0.95f32 is off in the seventh digit.
@@ -272,13 +278,14 @@ impl AdamW {
         work.into_par_iter()
             .try_for_each(|((parameter, moments), gradient)| {
                 let own = parameter.rate();
-                let factors = Factors {
+                let factors = AdamWFactors {
                     step: (f64::from(shared.step) * own) as f32,
                     keep: (1.0 - rate * own * o.decay_of(parameter.role())) as f32,
                     ..shared
                 };
                 parameter.tensor().inplace_op1(&Update {
                     factors,
+                    isa,
                     gradient,
                     moments: Mutex::new(moments),
                 })
@@ -286,27 +293,11 @@ impl AdamW {
     }
 }
 
-/// Everything the update of one element needs besides its gradient and moments.
-#[derive(Debug, Clone, Copy)]
-struct Factors {
-    beta1: f32,
-    beta2: f32,
-    rest1: f32,
-    rest2: f32,
-    eps: f32,
-    scale: f32,
-    /// Learning rate over the bias correction of the first moment.
-    step: f32,
-    /// Bias correction of the root of the second moment.
-    root: f32,
-    /// What decay leaves of a weight.
-    keep: f32,
-}
-
 /// The update of one parameter's storage. The lock only carries the moments through the shared
 /// reference that Candle passes; nobody waits for it.
 struct Update<'a> {
-    factors: Factors,
+    factors: AdamWFactors,
+    isa: Isa,
     gradient: &'a [f32],
     moments: Mutex<&'a mut Moments>,
 }
@@ -324,26 +315,13 @@ impl InplaceOp1 for Update<'_> {
             bail!("parameters must be contiguous")
         };
         let weights = &mut data[start..end];
-        if self.gradient.len() != weights.len() {
-            bail!(
-                "a gradient of {} numbers for {} weights",
-                self.gradient.len(),
-                weights.len()
-            );
-        }
         let Ok(mut moments) = self.moments.lock() else {
             bail!("the moments are gone after a panic")
         };
         let Moments { first, second } = &mut **moments;
-        let f = self.factors;
-        let moments = first.iter_mut().zip(second);
-        for ((w, &g), (m, v)) in weights.iter_mut().zip(self.gradient).zip(moments) {
-            let g = g * f.scale;
-            *m = f.beta1 * *m + f.rest1 * g;
-            *v = f.beta2 * *v + f.rest2 * g * g;
-            *w = f.keep * *w - f.step * *m / (v.sqrt() * f.root + f.eps);
-        }
-        Ok(())
+        let moments = [&mut first[..], &mut second[..]];
+        adamw(self.isa, self.factors, self.gradient, moments, weights)
+            .map_err(candle_core::Error::wrap)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lfm2_generate::Cancel;
+use lfm2_kernels::profile::{Op, Work, span};
 use serde_json::Value;
 
 use crate::data::SourceReport;
@@ -286,6 +287,7 @@ impl<O: Objective> RunLoop<O> {
         let mut sum = Sum::default();
         let mut all: Option<Gradients> = None;
         let work = |batch: &O::Batch| {
+            let _span = span(Op::Pass, &[], Work::NONE);
             let (outcome, gradients) =
                 self.objective.gradients(batch, divisor, &self.parameters)?;
             Ok((Part::of(outcome)?, gradients))

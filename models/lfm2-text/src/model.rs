@@ -284,6 +284,11 @@ impl TextModel {
         }
     }
 
+    /// The weight `(vocab, hidden)` of [`head`](Self::head), when it is plain numbers.
+    pub fn head_weight(&self) -> Option<&Tensor> {
+        self.lm_head.as_ref().and_then(Linear::dense)
+    }
+
     /// Logits `(tokens, vocab)` of hidden states `(tokens, hidden)` that went through the final norm.
     ///
     /// # Errors

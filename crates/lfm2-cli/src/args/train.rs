@@ -96,6 +96,9 @@ pub(crate) struct TrainRun {
     /// What to do when the folder holds a run already
     #[arg(long, value_enum, default_value_t)]
     pub(crate) resume: ResumeMode,
+    /// Print what the time of all threads goes into, by operation
+    #[arg(long)]
+    pub(crate) profile: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

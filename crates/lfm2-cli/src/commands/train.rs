@@ -1,5 +1,6 @@
 //! `lfm2 train`.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use lfm2::hub::{Overwrite, write_atomic};
+use lfm2::nn::profile::{self, Row};
 use lfm2_train::{
     AnyRun, Resume, StepReport, TeachOptions, TrainEvent, TrainOptions, TrainProgress,
 };
@@ -43,12 +45,35 @@ fn train(args: &TrainRun, threads: usize) -> Result<()> {
         bar: progress::bar(0, "steps"),
         is_terminal: io::stderr().is_terminal(),
     };
+    if args.profile {
+        profile::start();
+    }
     run.train(&display, &interrupt.watch())?;
     display.bar.finish_and_clear();
+    if args.profile {
+        io::stdout().write_all(shares(&profile::take()).as_bytes())?;
+    }
     let checkpoint = args.out.join("checkpoint");
     run.export(&checkpoint)?;
     writeln!(io::stdout(), "{}", checkpoint.display())?;
     Ok(())
+}
+
+/// A table of operations with their times, the longest first.
+fn shares(rows: &[Row]) -> String {
+    let mut times: BTreeMap<String, f64> = BTreeMap::new();
+    for row in rows {
+        *times.entry(row.op.to_string()).or_default() += row.time.as_secs_f64();
+    }
+    let whole: f64 = times.values().sum();
+    let mut times: Vec<_> = times.into_iter().collect();
+    times.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let lines = times.into_iter().map(|(op, seconds)| {
+        let share = 100.0 * seconds / whole.max(f64::MIN_POSITIVE);
+        format!("| {op} | {seconds:.2} | {share:.1} % |\n")
+    });
+    let head = "| operation | seconds | share |\n|---|---|---|\n".to_owned();
+    lines.fold(head, |table, line| table + &line)
 }
 
 fn teach(args: &TeachArgs, threads: usize) -> Result<()> {

@@ -15,6 +15,8 @@ pub(crate) mod blocked;
 mod dot;
 mod straight;
 
+pub use straight::Panels;
+
 use crate::threads::SharedMut;
 use crate::{Element, Isa, MatMut, MatRef, ShapeError};
 
@@ -131,6 +133,35 @@ pub fn matmul_tn(
     sum: Sum,
 ) -> Result<(), ShapeError> {
     straight(isa, straight::Left::Columns(x), w, y, sum)
+}
+
+/// [`matmul_nn`] with a right side that was packed before.
+///
+/// # Errors
+/// When the shapes disagree.
+pub fn matmul_panels(
+    isa: Isa,
+    x: MatRef<'_, f32>,
+    w: &Panels,
+    mut y: MatMut<'_, f32>,
+    sum: Sum,
+) -> Result<(), ShapeError> {
+    ShapeError::check("matmul w rows", x.cols(), w.rows())?;
+    ShapeError::check("matmul y rows", x.rows(), y.rows())?;
+    ShapeError::check("matmul y columns", w.cols(), y.cols())?;
+    if x.cols() == 0 {
+        if sum == Sum::Replace {
+            (0..x.rows()).for_each(|row| y.row_mut(row).fill(0.0));
+        }
+    } else if x.rows() > 0 && w.cols() > 0 {
+        let stride = y.stride();
+        let y = Output {
+            values: SharedMut::new(y.into_slice()),
+            stride,
+        };
+        straight::run_panels(isa, straight::Left::Rows(x), w, &y, sum);
+    }
+    Ok(())
 }
 
 fn straight(

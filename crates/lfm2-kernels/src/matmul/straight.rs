@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::{Output, Sum};
-use crate::scratch::with_scratch;
+use crate::scratch::{Scratch, with_scratch};
 use crate::simd::tile::{Broadcast, Columns, Tile, accumulate, with_tile_rows};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::for_each_task;
@@ -53,33 +53,182 @@ pub(super) fn run(isa: Isa, x: Left<'_>, w: MatRef<'_, f32>, y: &Output<'_>, sum
     for_each_task(m.div_ceil(TASK_ROWS), m * k * w.cols(), |task| {
         let first = task * TASK_ROWS;
         let rows = first..(first + TASK_ROWS).min(m);
-        for start in (0..w.cols()).step_by(COLUMNS) {
-            let columns = start..(start + COLUMNS).min(w.cols());
+        for columns in pieces(w.cols(), COLUMNS) {
             with_scratch(STEPS * columns.len().next_multiple_of(width), |packed| {
-                with_scratch(TILE_ROWS * X_STRIDE, |copied| {
-                    for start in (0..k).step_by(STEPS) {
-                        let steps = start..(start + STEPS).min(k);
-                        isa.run(CopyPanels {
-                            w,
-                            steps: &steps,
-                            columns: &columns,
-                            packed: &mut *packed,
-                        });
-                        isa.run(Block {
-                            x,
-                            y,
-                            rows: rows.clone(),
-                            columns: columns.clone(),
-                            fresh: start == 0 && sum == Sum::Replace,
-                            steps,
-                            packed,
-                            copied,
-                        });
-                    }
-                });
+                for steps in pieces(k, STEPS) {
+                    isa.run(CopyPanels {
+                        w,
+                        steps: &steps,
+                        columns: &columns,
+                        packed: &mut *packed,
+                    });
+                    let (rows, columns) = (rows.clone(), columns.clone());
+                    block(isa, x, y, [rows, columns, steps], packed, sum);
+                }
             });
         }
     });
+}
+
+/// [`run`] with a right side that is packed already.
+pub(super) fn run_panels(isa: Isa, x: Left<'_>, w: &Panels, y: &Output<'_>, sum: Sum) {
+    let (m, k) = x.shape();
+    for_each_task(m.div_ceil(TASK_ROWS), m * k * w.cols, |task| {
+        let first = task * TASK_ROWS;
+        let rows = first..(first + TASK_ROWS).min(m);
+        for columns in pieces(w.cols, COLUMNS) {
+            for steps in pieces(k, STEPS) {
+                let packed = &w.values[w.place(&columns, &steps)];
+                let (rows, columns) = (rows.clone(), columns.clone());
+                block(isa, x, y, [rows, columns, steps], packed, sum);
+            }
+        }
+    });
+}
+
+/// Parts of `0..len` of at most `most`.
+fn pieces(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len)
+        .step_by(most)
+        .map(move |start| start..(start + most).min(len))
+}
+
+/// Some rows of `x` against a packed part of `w`.
+fn block(
+    isa: Isa,
+    x: Left<'_>,
+    y: &Output<'_>,
+    [rows, columns, steps]: [Range<usize>; 3],
+    packed: &[f32],
+    sum: Sum,
+) {
+    with_scratch(TILE_ROWS * X_STRIDE, |copied| {
+        isa.run(Block {
+            x,
+            y,
+            rows,
+            columns,
+            fresh: steps.start == 0 && sum == Sum::Replace,
+            steps,
+            packed,
+            copied,
+        });
+    });
+}
+
+/// The right side of products, `(k, n)`, in the order they read it in: for several left sides.
+pub struct Panels {
+    values: Scratch,
+    rows: usize,
+    cols: usize,
+    /// Columns of a panel.
+    width: usize,
+}
+
+impl std::fmt::Debug for Panels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Panels({}, {})", self.rows, self.cols)
+    }
+}
+
+impl Panels {
+    /// Of `w (k, n)`.
+    pub fn new(isa: Isa, w: MatRef<'_, f32>) -> Self {
+        let mut panels = Self::empty(isa, w.rows(), w.cols());
+        panels.fill(|steps, columns, packed| {
+            isa.run(CopyPanels {
+                w,
+                steps,
+                columns,
+                packed,
+            });
+        });
+        panels
+    }
+
+    /// Of the transpose of `w (n, k)`.
+    pub fn across(isa: Isa, w: MatRef<'_, f32>) -> Self {
+        let mut panels = Self::empty(isa, w.cols(), w.rows());
+        let width = panels.width;
+        panels.fill(|steps, columns, packed| {
+            let panels = packed.chunks_exact_mut(steps.len() * width);
+            for (first, panel) in columns.clone().step_by(width).zip(panels) {
+                let present = first..(first + width).min(columns.end);
+                copy_across(w, steps, &present, width, panel);
+            }
+        });
+        panels
+    }
+
+    /// Rows `k`.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns `n`.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn empty(isa: Isa, rows: usize, cols: usize) -> Self {
+        let width = isa.run(PanelWidth);
+        Self {
+            values: Scratch::new(rows * cols.next_multiple_of(width)),
+            rows,
+            cols,
+            width,
+        }
+    }
+
+    /// Where the panels of a part are. Parts begin at whole panels.
+    fn place(&self, columns: &Range<usize>, steps: &Range<usize>) -> Range<usize> {
+        let padded = columns.len().next_multiple_of(self.width);
+        let start = columns.start * self.rows + steps.start * padded;
+        start..start + steps.len() * padded
+    }
+
+    /// Calls `pack` with every part and the place for its panels.
+    fn fill(&mut self, mut pack: impl FnMut(&Range<usize>, &Range<usize>, &mut [f32])) {
+        for columns in pieces(self.cols, COLUMNS) {
+            for steps in pieces(self.rows, STEPS) {
+                let place = self.place(&columns, &steps);
+                pack(&steps, &columns, &mut self.values[place]);
+            }
+        }
+    }
+}
+
+/// Some rows of `w`, as the columns of one panel `(steps, width)`, with zeros behind them.
+fn copy_across(
+    w: MatRef<'_, f32>,
+    steps: &Range<usize>,
+    rows: &Range<usize>,
+    width: usize,
+    panel: &mut [f32],
+) {
+    /// Rows whose values become neighbours at a time.
+    const ROWS: usize = 4;
+    if rows.len() < width {
+        panel.fill(0.0);
+    }
+    for first in rows.clone().step_by(ROWS) {
+        let column = first - rows.start;
+        if first + ROWS <= rows.end {
+            let source: [&[f32]; ROWS] = std::array::from_fn(|r| &w.row(first + r)[steps.clone()]);
+            let [a, b, c, d] = source;
+            let values = a.iter().zip(b).zip(c.iter().zip(d));
+            for (target, ((a, b), (c, d))) in panel.chunks_exact_mut(width).zip(values) {
+                target[column..column + ROWS].copy_from_slice(&[*a, *b, *c, *d]);
+            }
+        } else {
+            for row in first..rows.end {
+                let source = &w.row(row)[steps.clone()];
+                for (target, value) in panel.chunks_exact_mut(width).zip(source) {
+                    target[row - rows.start] = *value;
+                }
+            }
+        }
+    }
 }
 
 /// Copies a part of `w` to panels `(steps, width)`, with zeros behind its last column.
@@ -242,9 +391,8 @@ impl Block<'_> {
 #[inline(always)]
 fn load_head<S: Simd>(s: S, values: &[f32]) -> S::V {
     if values.len() == S::LANES {
-        return s.load(values);
+        s.load(values)
+    } else {
+        s.load_some(values)
     }
-    let mut lanes = [0.0; MAX_LANES];
-    lanes[..values.len()].copy_from_slice(values);
-    s.load(&lanes)
 }

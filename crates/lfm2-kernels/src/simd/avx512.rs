@@ -16,6 +16,12 @@ unsafe fn run<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
+/// As many lanes as there are values, or all.
+#[inline(always)]
+fn first_lanes(values: usize) -> __mmask16 {
+    if values < 16 { (1 << values) - 1 } else { !0 }
+}
+
 macro_rules! register_operations {
     ($($name:ident($($argument:ident),+) = $intrinsic:ident;)+) => {
         $(
@@ -89,6 +95,19 @@ impl Simd for Avx512 {
     unsafe fn load_f32(self, p: *const f32) -> __m512 {
         // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
         unsafe { _mm512_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    fn load_some(self, values: &[f32]) -> __m512 {
+        // SAFETY: the token proves that the CPU has the instruction, which reads under the mask only.
+        unsafe { _mm512_maskz_loadu_ps(first_lanes(values.len()), values.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_head(self, values: &mut [f32], v: __m512) {
+        let mask = first_lanes(values.len());
+        // SAFETY: the token proves that the CPU has the instruction, which writes under the mask only.
+        unsafe { _mm512_mask_storeu_ps(values.as_mut_ptr(), mask, v) }
     }
 
     #[inline(always)]

@@ -119,6 +119,16 @@ pub trait Simd: Dot16 {
         unsafe { self.store_f32(values.as_mut_ptr(), v) }
     }
 
+    /// Up to `LANES` values, with zeros in the lanes beyond the slice.
+    #[inline(always)]
+    fn load_some(self, values: &[f32]) -> Self::V {
+        let mut lanes = [0.0; MAX_LANES];
+        for (lane, value) in lanes[..Self::LANES].iter_mut().zip(values) {
+            *lane = *value;
+        }
+        self.load(&lanes)
+    }
+
     /// Writes the lanes that fit into a slice of at most `LANES` values.
     #[inline(always)]
     fn store_head(self, values: &mut [f32], v: Self::V) {

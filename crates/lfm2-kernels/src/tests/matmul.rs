@@ -2,7 +2,9 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{Random, Stored, assert_near, assert_near_by, config, isas, most, naive};
-use crate::{Isa, MatMut, MatRef, Sum, matmul, matmul_bf16, matmul_nn, matmul_tn};
+use crate::{
+    Isa, MatMut, MatRef, Panels, Sum, matmul, matmul_bf16, matmul_nn, matmul_panels, matmul_tn,
+};
 
 /// How far rounding may move a product: by a part of the largest sum of absolute products, since in the
 /// sum itself they may cancel out.
@@ -130,6 +132,15 @@ fn check_straight(m: usize, k: usize, n: usize, seed: u64) {
         };
         let rows = MatRef::new(&x, m, k).unwrap();
         check("nn", &|y| matmul_nn(isa, rows, w, y, sum).unwrap());
+        let panels = Panels::new(isa, w);
+        check("panels", &|y| {
+            matmul_panels(isa, rows, &panels, y, sum).unwrap();
+        });
+        let panels = Panels::across(isa, MatRef::new(&w_rows, n, k).unwrap());
+        assert_eq!((panels.rows(), panels.cols()), (k, n));
+        check("across", &|y| {
+            matmul_panels(isa, rows, &panels, y, sum).unwrap();
+        });
         let columns = MatRef::new(&by_step, k, m).unwrap();
         check("tn", &|y| matmul_tn(isa, columns, w, y, sum).unwrap());
     }

@@ -2,12 +2,14 @@
 
 mod attention;
 mod elementwise;
+mod gradients;
 mod isa;
 mod limits;
 mod logits;
 mod matmul;
 mod max_sim;
 mod naive;
+mod optim;
 mod packed;
 mod profile;
 mod shapes;

@@ -17,6 +17,8 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use learn::{Attention, AttentionWeights, ConvWeights, Norm};
+
 use candle_core::{Result, Tensor};
 use lfm2_kernels::conv::ConvKernel;
 
@@ -162,17 +164,16 @@ pub(crate) fn packed_attention(
 }
 
 /// The gated convolution inside every span of `bcu (tokens, 3 * channels)`, from empty states, in the
-/// learning form; the first tap of `kernel (channels, width)` meets the token `before` places back.
-/// `None` where the form does not apply.
+/// learning form; `kernel` is `(channels, width)`. `None` where the form does not apply.
 pub(crate) fn packed_short_conv(
     bcu: &Tensor,
     kernel: &Tensor,
     bias: Option<&Tensor>,
     spans: &[Span],
-    before: usize,
+    window: Window,
 ) -> Option<Result<Tensor>> {
     let tensors: Vec<&Tensor> = [bcu, kernel].into_iter().chain(bias).collect();
-    learn::fits(&tensors).then(|| learn::short_conv(bcu, kernel, bias, spans, before))
+    learn::fits(&tensors).then(|| learn::short_conv(bcu, kernel, bias, spans, window))
 }
 
 /// The gated convolution inside every span of `bcu (tokens, 3 * channels)`, from empty states, in its
@@ -213,4 +214,48 @@ pub(crate) fn short_conv(
 /// The gated centred convolution of one segment in its fast form; `None` where there is none.
 pub(crate) fn short_conv_centred(bcu: &Tensor, kernel: &ConvKernel) -> Option<Result<Tensor>> {
     fast::fits(&[bcu]).then(|| fast::short_conv_centred(bcu, kernel))
+}
+
+/// `x + w2(silu(w1 n) * w3 n)` with `n = norm(x)`, as one operation of the learning form; `None` where
+/// that does not apply.
+pub(crate) fn feed_forward_layer(
+    x: &Tensor,
+    norm: Norm<'_>,
+    weights: [&Tensor; 3],
+) -> Option<Result<Tensor>> {
+    let [w1, w2, w3] = weights;
+    learn::fits(&[x, norm.weight, w1, w2, w3]).then(|| learn::feed_forward(x, norm, weights))
+}
+
+/// `x + out(C * conv(B * u))` with `[B, C, u] = in(norm(x))` inside every span, from empty states, as one
+/// operation of the learning form; `None` where that does not apply.
+pub(crate) fn conv_layer(
+    x: &Tensor,
+    norm: Norm<'_>,
+    weights: ConvWeights<'_>,
+    spans: &[Span],
+    window: Window,
+) -> Option<Result<Tensor>> {
+    let ConvWeights {
+        input,
+        kernel,
+        output,
+    } = weights;
+    learn::fits(&[x, norm.weight, input, kernel, output])
+        .then(|| learn::conv_layer(x, norm, weights, spans, window))
+}
+
+/// `x` plus the output of an attention layer of `norm(x)`, inside every span, as one operation of the
+/// learning form; `None` where that does not apply.
+pub(crate) fn attention_layer(
+    x: &Tensor,
+    norm: Norm<'_>,
+    weights: AttentionWeights<'_>,
+    core: Attention,
+    places: (&RopeTable, &[Span]),
+) -> Option<Result<Tensor>> {
+    let [q, k, v] = weights.inputs;
+    let norms = [norm.weight, weights.q_norm.weight, weights.k_norm.weight];
+    let all = [&[x, q, k, v, weights.output][..], &norms].concat();
+    learn::fits(&all).then(|| learn::attention_layer(x, norm, weights, core, places))
 }

@@ -2,7 +2,7 @@
 //!
 //! | I want | use |
 //! |---|---|
-//! | the next token, or only some of them | [`next_token`] |
+//! | the next token, or only some of them | [`next_token`], [`next_token_of`] |
 //! | to learn from a teacher's likeliest tokens | [`distill`] |
 //! | to prefer one answer to another | [`sequence_logprobs`], [`preference`] |
 //! | texts found by their queries | [`retrieval`] |
@@ -25,6 +25,7 @@
 //! ```
 
 mod distill;
+mod head;
 mod next_token;
 mod number;
 mod preference;
@@ -35,6 +36,7 @@ mod rows;
 pub use distill::{
     DistillTerms, Distillation, Form, TemperatureFactor, TopK, distill, distill_terms,
 };
+pub use head::next_token_of;
 pub use next_token::{Target, next_token, perplexity, scored, sequence_logprobs, weight};
 pub use preference::{
     Absolute, Answer, PairFacts, PairLoss, Preference, Reference, Relative, RewardUnit, preference,

@@ -49,7 +49,7 @@ impl Target {
 /// When the shapes disagree, a target is outside the vocabulary, or the logits are not on the CPU.
 pub fn next_token(logits: &Tensor, targets: &[Target], divisor: f64) -> Result<Tensor> {
     let scale = if divisor == 0.0 { 0.0 } else { 1.0 / divisor };
-    let loss = NextToken::new(logits, targets, scale)?;
+    let loss = NextToken::new(logits.dims2()?, targets, scale)?;
     apply(logits, loss, &[targets.len()])?.squeeze(0)
 }
 
@@ -63,7 +63,11 @@ pub fn next_token(logits: &Tensor, targets: &[Target], divisor: f64) -> Result<T
 /// # Errors
 /// As [`next_token`], or when `lens` do not add up to the tokens.
 pub fn sequence_logprobs(logits: &Tensor, targets: &[Target], lens: &[usize]) -> Result<Tensor> {
-    apply(logits, NextToken::new(logits, targets, -1.0)?, lens)
+    apply(
+        logits,
+        NextToken::new(logits.dims2()?, targets, -1.0)?,
+        lens,
+    )
 }
 
 /// How many of `targets` are scored.
@@ -81,14 +85,18 @@ pub fn perplexity(mean_loss: f64) -> f64 {
     mean_loss.exp()
 }
 
-struct NextToken {
+pub(super) struct NextToken {
     targets: Vec<Target>,
     scale: f64,
 }
 
 impl NextToken {
-    fn new(logits: &Tensor, targets: &[Target], scale: f64) -> Result<Self> {
-        let (tokens, vocab) = logits.dims2()?;
+    /// For `tokens` rows of `vocab` logits.
+    pub(super) fn new(
+        (tokens, vocab): (usize, usize),
+        targets: &[Target],
+        scale: f64,
+    ) -> Result<Self> {
         if tokens != targets.len() {
             bail!("{tokens} rows of logits for {} targets", targets.len());
         }

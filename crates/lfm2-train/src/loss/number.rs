@@ -1,17 +1,53 @@
 //! The two float types losses are computed in, and sums over rows of them.
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
+use lfm2_kernels as kernels;
+
+use crate::isa::isa;
 
 /// `f32` or `f64`.
 pub(super) trait Number:
     WithDType + std::ops::Sub<Output = Self> + std::ops::SubAssign + std::ops::MulAssign + PartialOrd
 {
     fn exp(self) -> Self;
+
+    /// `ln sum(exp(row))`, summed in `f64`; minus infinity for an empty row.
+    fn log_sum_exp(row: &[Self]) -> f64 {
+        log_sum_exp_of(row.iter().copied())
+    }
+
+    /// `scale * softmax(row)` into `out`.
+    fn softmax(row: &[Self], out: &mut [Self], scale: f64) {
+        let top = largest(row.iter().copied());
+        let mut sum = 0.0;
+        for (out, &x) in out.iter_mut().zip(row) {
+            let e = (x - top).exp();
+            sum += e.to_f64();
+            *out = e;
+        }
+        let factor = Self::from_f64(scale / sum);
+        for out in out.iter_mut() {
+            *out *= factor;
+        }
+    }
 }
 
+/// By the kernels; the type of the tests keeps to the formulas.
 impl Number for f32 {
     fn exp(self) -> Self {
         self.exp()
+    }
+
+    fn log_sum_exp(row: &[Self]) -> f64 {
+        kernels::log_sum_exp_wide(isa(), row)
+    }
+
+    fn softmax(row: &[Self], out: &mut [Self], scale: f64) {
+        let len = row.len().min(out.len());
+        out[..len].copy_from_slice(&row[..len]);
+        kernels::softmax(isa(), &mut out[..len]);
+        let scale = scale as Self;
+        out.iter_mut().for_each(|out| *out *= scale);
     }
 }
 
@@ -30,7 +66,7 @@ fn largest<T: Number>(row: impl Iterator<Item = T>) -> T {
 
 /// `ln sum(exp(row))`, summed in `f64`; minus infinity for an empty row.
 pub(super) fn log_sum_exp<T: Number>(row: &[T]) -> f64 {
-    log_sum_exp_of(row.iter().copied())
+    T::log_sum_exp(row)
 }
 
 /// [`log_sum_exp`] of values that do not lie side by side; they are passed over twice.
@@ -57,17 +93,7 @@ pub(super) fn log_add_exp(a: f64, b: f64) -> f64 {
 
 /// `scale * softmax(row)` into `out`.
 pub(super) fn softmax<T: Number>(row: &[T], out: &mut [T], scale: f64) {
-    let top = largest(row.iter().copied());
-    let mut sum = 0.0;
-    for (out, &x) in out.iter_mut().zip(row) {
-        let e = (x - top).exp();
-        sum += e.to_f64();
-        *out = e;
-    }
-    let factor = T::from_f64(scale / sum);
-    for out in out.iter_mut() {
-        *out *= factor;
-    }
+    T::softmax(row, out, scale);
 }
 
 /// The numbers of a contiguous tensor.
@@ -85,4 +111,31 @@ pub(super) fn numbers(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f64>>
         CpuStorage::F64(data) => slice(data, layout)?.to_vec(),
         _ => bail!("the loss needs f32 or f64 numbers"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_give_what_the_formulas_give() {
+        let mut rng = crate::rng::Rng::new(8);
+        for len in [1, 3, 16, 37, 300] {
+            let wide: Vec<f64> = (0..len).map(|_| 4.0 * rng.normal()).collect();
+            let row: Vec<f32> = wide.iter().map(|x| *x as f32).collect();
+            let wide: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            assert!(
+                (log_sum_exp(&row) - log_sum_exp(&wide)).abs() < 1e-6,
+                "{len}"
+            );
+            let (mut found, mut expected) = (vec![0f32; len], vec![0f64; len]);
+            softmax(&row, &mut found, 0.3);
+            softmax(&wide, &mut expected, 0.3);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-7, "{len}");
+            }
+        }
+        assert_eq!(log_sum_exp::<f32>(&[]), f64::NEG_INFINITY);
+        assert!(log_sum_exp(&[0f32, f32::NAN]).is_nan());
+    }
 }

@@ -2,6 +2,7 @@
 //! graph as wide as the vocabulary is built.
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use lfm2_kernels::profile::{Op, Work, span};
 use rayon::prelude::*;
 
 use super::number::{Number, numbers, slice};
@@ -85,6 +86,7 @@ impl<L: RowLoss> CustomOp1 for Rows<L> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let vocab = layout.shape().dims2()?.1;
+        let _span = span(Op::Loss, &[vocab], Work::NONE);
         let sums = match storage {
             CpuStorage::F32(data) => {
                 let sums = self.sums(slice(data, layout)?, vocab);
@@ -98,6 +100,7 @@ impl<L: RowLoss> CustomOp1 for Rows<L> {
 
     fn bwd(&self, logits: &Tensor, _sums: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
         let (shape, vocab) = (logits.shape().clone(), logits.dims2()?.1);
+        let _span = span(Op::Loss, &[vocab], Work::NONE);
         let upstream = {
             let upstream = upstream.contiguous()?;
             let (storage, layout) = upstream.storage_and_layout();

@@ -1,13 +1,20 @@
 //! Attention inside every segment of a packed matrix.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use lfm2_kernels as kernels;
+use std::ops::Range;
 
-use super::{
-    Matrix, add_product_tn, isa, multiply_nn, multiply_nt, operand, result, tensor_like, view,
-};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use lfm2_kernels::gradients::softmax_gradient;
+use lfm2_kernels::profile::{self, Op, Work};
+use lfm2_kernels::{self as kernels, Scratch, Sum};
+
+use super::{Matrix, add_product_tn, isa, multiply_nn, operand, result, tensor_like, view};
 use crate::attention::Visibility;
+use crate::ops::fast::Heads;
 use crate::pass::Span;
+
+/// Queries whose weights are there at the same time: few, so that under a causal mask little is computed
+/// that nobody sees. A multiple of the height of a register tile.
+const QUERIES: usize = 48;
 
 /// `q (tokens, heads, d)`, `k` and `v (tokens, kv_heads, d)`; `(tokens, heads, d)`. The tokens of a
 /// span see those of the same span only.
@@ -17,29 +24,36 @@ pub(in crate::ops) fn attention(
     scale: f64,
     visibility: Visibility,
 ) -> Result<Tensor> {
-    let (_, heads, dim) = q.dims3()?;
-    let op = Attention {
+    let ((_, query, dim), kv) = (q.dims3()?, k.dim(1)?);
+    let op = Packed {
         spans: spans.to_vec(),
-        heads,
-        kv_heads: k.dim(1)?,
-        dim,
-        scale: scale as f32,
-        visibility,
+        core: Attention {
+            heads: Heads { query, kv, dim },
+            scale: scale as f32,
+            visibility,
+        },
     };
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
-struct Attention {
-    spans: Vec<Span>,
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    scale: f32,
-    visibility: Visibility,
+/// Attention inside segments: of `q (tokens, heads, d)` to `k` and `v (tokens, kv_heads, d)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Attention {
+    pub(crate) heads: Heads,
+    pub(crate) scale: f32,
+    pub(crate) visibility: Visibility,
+}
+
+/// Where the gradients go; `dq` like `q`, `dk` like `k`, `dv` like `v`.
+pub(super) struct Gradients<'a> {
+    pub(super) dq: &'a mut [f32],
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
 }
 
 /// One head of one segment: where its numbers begin in the packed queries and keys.
+#[derive(Clone, Copy)]
 struct Head {
     len: usize,
     /// Tokens that are attended to.
@@ -48,104 +62,240 @@ struct Head {
     kv: usize,
 }
 
+/// Some queries of a segment, and the keys that any of them sees.
+struct Block {
+    queries: Range<usize>,
+    keys: Range<usize>,
+}
+
 impl Attention {
-    fn heads(&self) -> impl Iterator<Item = Head> {
-        let group = self.heads / self.kv_heads;
-        let heads = self
-            .spans
+    fn timed(&self) -> profile::Span {
+        let Heads { query, kv, dim } = self.heads;
+        profile::span(Op::Attention, &[query, kv, dim], Work::NONE)
+    }
+
+    /// Every head that has keys of its own, with the heads that share them.
+    fn heads(&self, spans: &[Span]) -> impl Iterator<Item = (usize, Vec<Head>)> {
+        let Heads {
+            query: heads,
+            kv: kv_heads,
+            dim,
+        } = self.heads;
+        let group = heads / kv_heads;
+        let each = spans
             .iter()
-            .flat_map(|span| (0..self.heads).map(move |head| (span, head)));
-        heads.map(move |(span, head)| Head {
-            len: span.len,
-            keys: span.keys,
-            q: (span.start * self.heads + head) * self.dim,
-            kv: (span.start * self.kv_heads + head / group) * self.dim,
+            .flat_map(move |span| (0..kv_heads).map(move |kv| (*span, kv)));
+        each.map(move |(span, kv_head)| {
+            let kv = (span.start * kv_heads + kv_head) * dim;
+            let head = |head| Head {
+                len: span.len,
+                keys: span.keys,
+                q: (span.start * heads + head) * dim,
+                kv,
+            };
+            let shared = (kv_head * group..(kv_head + 1) * group).map(head);
+            (span.len, shared.collect())
         })
     }
 
-    /// The part of packed queries (or outputs) that belongs to `head`.
-    fn queries<'a>(&self, values: &'a [f32], head: &Head) -> Matrix<'a> {
-        Matrix::strided(&values[head.q..], head.len, self.dim, self.heads * self.dim)
+    /// The keys that a query sees.
+    fn seen(&self, query: usize, head: &Head) -> Range<usize> {
+        let (first, end) = match self.visibility {
+            Visibility::Causal => (0, query + 1),
+            Visibility::Sliding { window } => ((query + 1).saturating_sub(window), query + 1),
+            Visibility::Bidirectional => (0, head.len),
+        };
+        first.min(head.keys)..end.min(head.keys)
     }
 
-    /// The part of packed keys (or values) that belongs to `head`.
-    fn keys<'a>(&self, values: &'a [f32], head: &Head) -> Matrix<'a> {
+    fn blocks(&self, head: &Head) -> impl Iterator<Item = Block> {
+        let (own, head) = (*self, *head);
+        (0..head.len).step_by(QUERIES).map(move |start| {
+            let queries = start..(start + QUERIES).min(head.len);
+            let keys = own.seen(start, &head).start..own.seen(queries.end - 1, &head).end;
+            Block { queries, keys }
+        })
+    }
+
+    /// The rows `rows` of a head in packed queries (or outputs).
+    fn queries<'a>(&self, values: &'a [f32], head: &Head, rows: &Range<usize>) -> Matrix<'a> {
+        let stride = self.heads.query * self.heads.dim;
         Matrix::strided(
-            &values[head.kv..],
-            head.len,
-            self.dim,
-            self.kv_heads * self.dim,
+            &values[head.q + rows.start * stride..],
+            rows.len(),
+            self.heads.dim,
+            stride,
         )
     }
 
-    /// The attention weights `(len, len)`; 0 where a query does not see a key.
-    fn weights(&self, q: &[f32], k: &[f32], head: &Head) -> Result<Vec<f32>> {
-        let (isa, len) = (isa()?, head.len);
-        let mut weights = vec![0.0; len * len];
-        multiply_nt(self.queries(q, head), self.keys(k, head), &mut weights, len)?;
-        for (query, row) in weights.chunks_exact_mut(len).enumerate() {
-            let (first, end) = match self.visibility {
-                Visibility::Causal => (0, query + 1),
-                Visibility::Sliding { window } => ((query + 1).saturating_sub(window), query + 1),
-                Visibility::Bidirectional => (0, len),
-            };
-            let (first, end) = (first.min(head.keys), end.min(head.keys));
-            let seen = &mut row[first..end];
-            seen.iter_mut().for_each(|s| *s *= self.scale);
-            kernels::softmax(isa, seen);
+    /// The rows `rows` of a head in packed keys (or values).
+    fn keys<'a>(&self, values: &'a [f32], head: &Head, rows: &Range<usize>) -> Matrix<'a> {
+        let stride = self.heads.kv * self.heads.dim;
+        // Without a row the part may begin behind the last value.
+        let start = (head.kv + rows.start * stride).min(values.len());
+        Matrix::strided(&values[start..], rows.len(), self.heads.dim, stride)
+    }
+
+    /// The keys (or values) of a head as `(d, len)`.
+    fn across(&self, values: &[f32], head: &Head) -> Scratch {
+        let mut across = Scratch::new(head.len * self.heads.dim);
+        self.keys(values, head, &(0..head.len))
+            .transpose_into(&mut across);
+        across
+    }
+
+    /// The products of a block's queries with its keys, both as `queries` and `across` say.
+    fn products(
+        &self,
+        queries: Matrix<'_>,
+        across: &[f32],
+        head: &Head,
+        block: &Block,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let columns = &across[block.keys.start.min(across.len())..];
+        let columns = Matrix::strided(columns, self.heads.dim, block.keys.len(), head.len);
+        multiply_nn(queries, columns, out, block.keys.len(), Sum::Replace)
+    }
+
+    /// The attention weights of a block, `(queries, keys)`; 0 where a query does not see a key.
+    fn weights(
+        &self,
+        q: &[f32],
+        k_across: &[f32],
+        head: &Head,
+        block: &Block,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (isa, width) = (isa()?, block.keys.len());
+        self.products(
+            self.queries(q, head, &block.queries),
+            k_across,
+            head,
+            block,
+            out,
+        )?;
+        if width == 0 {
+            return Ok(());
+        }
+        for (query, row) in block.queries.clone().zip(out.chunks_exact_mut(width)) {
+            let seen = self.seen(query, head);
+            let (first, end) = (seen.start - block.keys.start, seen.end - block.keys.start);
+            kernels::scaled_softmax(isa, &mut row[first..end], self.scale);
             row[..first].fill(0.0);
             row[end..].fill(0.0);
         }
-        Ok(weights)
+        Ok(())
     }
 
-    /// Gradients of one head, added to `dk` and `dv`, which several query heads share.
-    fn head_backward(
+    /// Fills `y` like `q`.
+    pub(super) fn forward(
         &self,
-        head: &Head,
-        operands: &Operands<'_>,
-        grads: &mut Gradients,
+        [q, k, v]: [&[f32]; 3],
+        spans: &[Span],
+        y: &mut [f32],
     ) -> Result<()> {
-        let Operands { q, k, v, dy } = *operands;
-        let len = head.len;
-        let mut p = self.weights(q, k, head)?;
-        let dy = self.queries(dy, head);
-        let kv_stride = self.kv_heads * self.dim;
-        let dv = &mut grads.dv[head.kv..];
-        add_product_tn(Matrix::new(&p, len, len), dy, dv, kv_stride)?;
-
-        // dp = dy vᵀ, then in place of p: ds = p (dp - sum(dp p)) scale.
-        let mut dp = vec![0.0; len * len];
-        multiply_nt(dy, self.keys(v, head), &mut dp, len)?;
-        for (p, dp) in p.chunks_exact_mut(len).zip(dp.chunks_exact(len)) {
-            let mean: f32 = p.iter().zip(dp).map(|(p, dp)| p * dp).sum();
-            for (p, dp) in p.iter_mut().zip(dp) {
-                *p *= (dp - mean) * self.scale;
+        let _span = self.timed();
+        let stride = self.heads.query * self.heads.dim;
+        for (len, heads) in self.heads(spans) {
+            let Some(first) = heads.first() else { continue };
+            let k_across = self.across(k, first);
+            let mut weights = Scratch::new(QUERIES * len);
+            for head in &heads {
+                for block in self.blocks(head) {
+                    let weights = &mut weights[..block.queries.len() * block.keys.len()];
+                    self.weights(q, &k_across, head, &block, weights)?;
+                    let (rows, keys) = (block.queries.len(), block.keys.len());
+                    let weights = Matrix::new(weights, rows, keys);
+                    let y = &mut y[head.q + block.queries.start * stride..];
+                    let v = self.keys(v, head, &block.keys);
+                    multiply_nn(weights, v, y, stride, Sum::Replace)?;
+                }
             }
         }
-        let ds = Matrix::new(&p, len, len);
-        let dq = &mut grads.dq[head.q..];
-        multiply_nn(ds, self.keys(k, head), dq, self.heads * self.dim)?;
-        let dk = &mut grads.dk[head.kv..];
-        add_product_tn(ds, self.queries(q, head), dk, kv_stride)
+        Ok(())
+    }
+
+    /// The gradients of [`forward`](Self::forward) where its result has `dy`. The weights are computed again
+    /// rather than kept: they would be the largest tensors of all.
+    pub(super) fn backward(
+        &self,
+        qkv: [&[f32]; 3],
+        dy: &[f32],
+        spans: &[Span],
+        mut grads: Gradients<'_>,
+    ) -> Result<()> {
+        let _span = self.timed();
+        grads.dk.fill(0.0);
+        grads.dv.fill(0.0);
+        for (len, heads) in self.heads(spans) {
+            let Some(first) = heads.first() else { continue };
+            let across = [self.across(qkv[1], first), self.across(qkv[2], first)];
+            let mut buffers = Scratch::new(2 * QUERIES * len);
+            for head in &heads {
+                for block in self.blocks(head) {
+                    let across = [&*across[0], &*across[1]];
+                    self.block_backward(head, &block, (qkv, across, dy), &mut buffers, &mut grads)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradients of a block, added to `dk` and `dv`, which several blocks and heads share.
+    fn block_backward(
+        &self,
+        head: &Head,
+        block: &Block,
+        ([q, k, _], [k_across, v_across], dy): ([&[f32]; 3], [&[f32]; 2], &[f32]),
+        buffers: &mut [f32],
+        grads: &mut Gradients<'_>,
+    ) -> Result<()> {
+        let (rows, keys) = (block.queries.len(), block.keys.len());
+        let (p, rest) = buffers.split_at_mut(rows * keys);
+        let dp = &mut rest[..rows * keys];
+        let (stride, kv_stride) = (
+            self.heads.query * self.heads.dim,
+            self.heads.kv * self.heads.dim,
+        );
+        let at = (head.kv + block.keys.start * kv_stride).min(grads.dv.len());
+        self.weights(q, k_across, head, block, p)?;
+        let dy = self.queries(dy, head, &block.queries);
+        add_product_tn(
+            Matrix::new(p, rows, keys),
+            dy,
+            &mut grads.dv[at..],
+            kv_stride,
+        )?;
+
+        // dp = dy vᵀ, then in place of p: ds = p (dp - sum(dp p)) scale.
+        self.products(dy, v_across, head, block, dp)?;
+        if keys > 0 {
+            let isa = isa()?;
+            for (p, dp) in p.chunks_exact_mut(keys).zip(dp.chunks_exact(keys)) {
+                softmax_gradient(isa, p, dp, self.scale).map_err(candle_core::Error::wrap)?;
+            }
+        }
+        let ds = Matrix::new(p, rows, keys);
+        let dq = &mut grads.dq[head.q + block.queries.start * stride..];
+        multiply_nn(
+            ds,
+            self.keys(k, head, &block.keys),
+            dq,
+            stride,
+            Sum::Replace,
+        )?;
+        let q = self.queries(q, head, &block.queries);
+        add_product_tn(ds, q, &mut grads.dk[at..], kv_stride)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Operands<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    dy: &'a [f32],
+struct Packed {
+    spans: Vec<Span>,
+    core: Attention,
 }
 
-struct Gradients {
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-}
-
-impl CustomOp3 for Attention {
+impl CustomOp3 for Packed {
     fn name(&self) -> &'static str {
         "packed-attention"
     }
@@ -159,22 +309,13 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (q, k, v) = (
-            operand(q, q_layout)?,
-            operand(k, k_layout)?,
-            operand(v, v_layout)?,
-        );
+        let q = operand(q, q_layout)?;
+        let qkv = [q, operand(k, k_layout)?, operand(v, v_layout)?];
         let mut y = vec![0.0; q.len()];
-        for head in self.heads() {
-            let weights = self.weights(q, k, &head)?;
-            let weights = Matrix::new(&weights, head.len, head.len);
-            let y = &mut y[head.q..];
-            multiply_nn(weights, self.keys(v, &head), y, self.heads * self.dim)?;
-        }
+        self.core.forward(qkv, &self.spans, &mut y)?;
         result(y, q_layout.shape().clone())
     }
 
-    /// The weights are computed again rather than kept: they would be the largest tensors of all.
     fn bwd(
         &self,
         q: &Tensor,
@@ -185,25 +326,19 @@ impl CustomOp3 for Attention {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let views = [q, k, v, &dy].map(view);
-        let operands = Operands {
-            q: views[0].slice()?,
-            k: views[1].slice()?,
-            v: views[2].slice()?,
-            dy: views[3].slice()?,
+        let qkv = [views[0].slice()?, views[1].slice()?, views[2].slice()?];
+        let [mut dq, mut dk, mut dv] = qkv.map(|like| vec![0.0; like.len()]);
+        let grads = Gradients {
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
         };
-        let zeros = |like: &[f32]| vec![0.0; like.len()];
-        let mut grads = Gradients {
-            dq: zeros(operands.q),
-            dk: zeros(operands.k),
-            dv: zeros(operands.v),
-        };
-        for head in self.heads() {
-            self.head_backward(&head, &operands, &mut grads)?;
-        }
+        self.core
+            .backward(qkv, views[3].slice()?, &self.spans, grads)?;
         Ok((
-            Some(tensor_like(grads.dq, q)?),
-            Some(tensor_like(grads.dk, k)?),
-            Some(tensor_like(grads.dv, v)?),
+            Some(tensor_like(dq, q)?),
+            Some(tensor_like(dk, k)?),
+            Some(tensor_like(dv, v)?),
         ))
     }
 }

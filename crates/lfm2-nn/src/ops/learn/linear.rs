@@ -1,8 +1,12 @@
 //! `x Wᵀ` and its two gradients.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use lfm2_kernels::{Panels, Sum};
 
-use super::{Matrix, add_product_tn, multiply_nn, multiply_nt, operand, result, tensor_like, view};
+use super::{
+    FORWARD, Matrix, TO_INPUTS, TO_WEIGHTS, add_product_tn, isa, multiply_nn, multiply_nt,
+    multiply_panels, operand, product_span, result, tensor_like, view,
+};
 
 /// `x (tokens, in)`, `weight (out, in)`; `(tokens, out)`.
 pub(in crate::ops) fn matmul_t(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -26,14 +30,15 @@ impl CustomOp2 for Linear {
         let (tokens, inputs) = x_layout.shape().dims2()?;
         let (outputs, _) = w_layout.shape().dims2()?;
         let mut y = vec![0.0; tokens * outputs];
-        let x = Matrix::new(operand(x, x_layout)?, tokens, inputs);
-        let w = Matrix::new(operand(w, w_layout)?, outputs, inputs);
+        let (x, w) = (operand(x, x_layout)?, operand(w, w_layout)?);
+        let w = Matrix::new(w, outputs, inputs);
         if tokens > outputs {
             // One of both is read across its rows: the smaller one.
-            let across = w.transposed();
-            multiply_nn(x, Matrix::new(&across, inputs, outputs), &mut y, outputs)?;
+            let across = Panels::across(isa()?, w.view()?);
+            multiply_panels(FORWARD, x, &across, &mut y, Sum::Replace)?;
         } else {
-            multiply_nt(x, w, &mut y, outputs)?;
+            let _span = product_span(FORWARD, [tokens, inputs, outputs]);
+            multiply_nt(Matrix::new(x, tokens, inputs), w, &mut y, outputs)?;
         }
         result(y, (tokens, outputs))
     }
@@ -51,15 +56,17 @@ impl CustomOp2 for Linear {
         let dy_view = view(&dy);
         let dy = Matrix::new(dy_view.slice()?, tokens, outputs);
         let dx = if x.track_op() {
+            let _span = product_span(TO_INPUTS, [tokens, outputs, inputs]);
             let w_view = view(w);
             let w = Matrix::new(w_view.slice()?, outputs, inputs);
             let mut dx = vec![0.0; tokens * inputs];
-            multiply_nn(dy, w, &mut dx, inputs)?;
+            multiply_nn(dy, w, &mut dx, inputs, Sum::Replace)?;
             Some(tensor_like(dx, x)?)
         } else {
             None
         };
         let dw = if w.track_op() {
+            let _span = product_span(TO_WEIGHTS, [outputs, tokens, inputs]);
             let x_view = view(x);
             let x = Matrix::new(x_view.slice()?, tokens, inputs);
             let mut dw = vec![0.0; outputs * inputs];

@@ -9,16 +9,23 @@ mod attention;
 mod conv;
 mod encoder;
 mod linear;
+mod many;
 mod pointwise;
+mod residual;
 
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Shape, Tensor, bail};
-use lfm2_kernels::{self as kernels, MatMut, MatRef, Sum};
+use lfm2_kernels::limits::Arithmetic;
+use lfm2_kernels::profile::{self, Op, Work};
+use lfm2_kernels::{self as kernels, MatMut, MatRef, Panels, Sum};
 
+pub(crate) use attention::Attention;
 pub(super) use attention::attention;
 pub(super) use conv::short_conv;
 pub(super) use encoder::{add_bias, gelu_tanh, layer_norm};
 pub(super) use linear::matmul_t;
 pub(super) use pointwise::{rms_norm, rope, silu_mul};
+pub(crate) use residual::{AttentionWeights, ConvWeights, Norm};
+pub(super) use residual::{attention as attention_layer, feed_forward, short_conv as conv_layer};
 
 use super::fast::{isa, view};
 
@@ -57,11 +64,17 @@ fn multiply_nt(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> 
     kernels::matmul(isa()?, left, right, out).map_err(Error::wrap)
 }
 
-/// `a (m, k) · b (k, n)` into `out (m, n)`; all may be parts of wider matrices.
-fn multiply_nn(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) -> Result<()> {
+/// `a (m, k) · b (k, n)` into or to `out (m, n)`, as `sum` says; all may be parts of wider matrices.
+fn multiply_nn(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    stride: usize,
+    sum: Sum,
+) -> Result<()> {
     let (left, right) = (a.view()?, b.view()?);
     let out = MatMut::strided(out, a.rows, b.cols, stride).map_err(Error::wrap)?;
-    kernels::matmul_nn(isa()?, left, right, out, Sum::Replace).map_err(Error::wrap)
+    kernels::matmul_nn(isa()?, left, right, out, sum).map_err(Error::wrap)
 }
 
 /// Adds `a (k, m)ᵀ · b (k, n)` to `out (m, n)`; all may be parts of wider matrices.
@@ -69,6 +82,33 @@ fn add_product_tn(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], stride: usize) 
     let (left, right) = (a.view()?, b.view()?);
     let out = MatMut::strided(out, a.cols, b.cols, stride).map_err(Error::wrap)?;
     kernels::matmul_tn(isa()?, left, right, out, Sum::Add).map_err(Error::wrap)
+}
+
+/// Times a product of `(m, k)` and `(k, n)`.
+fn product_span(what: &'static str, [m, k, n]: [usize; 3]) -> profile::Span {
+    let work = Work::dot(k * n * size_of::<f32>(), m * k * n, Arithmetic::F32);
+    profile::span(Op::Matmul(what), &[m, k, n], work)
+}
+
+/// How the three products of a linear layer are called where time is measured.
+const FORWARD: &str = "f32";
+const TO_INPUTS: &str = "f32 to inputs";
+const TO_WEIGHTS: &str = "f32 to weights";
+
+/// `x (rows, k)` times packed panels `(k, n)` into or to `out (rows, n)`.
+fn multiply_panels(
+    what: &'static str,
+    x: &[f32],
+    w: &Panels,
+    out: &mut [f32],
+    sum: Sum,
+) -> Result<()> {
+    let (inputs, outputs) = (w.rows(), w.cols());
+    let rows = x.len() / inputs.max(1);
+    let _span = product_span(what, [rows, inputs, outputs]);
+    let x = Matrix::new(x, rows, inputs).view()?;
+    let out = MatMut::new(out, rows, outputs).map_err(Error::wrap)?;
+    kernels::matmul_panels(isa()?, x, w, out, sum).map_err(Error::wrap)
 }
 
 /// A matrix whose rows start `stride` values apart.
@@ -100,9 +140,15 @@ impl<'a> Matrix<'a> {
 
     /// A dense `(cols, rows)` copy.
     fn transposed(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        self.transpose_into(&mut out);
+        out
+    }
+
+    /// A dense `(cols, rows)` copy, into `out`.
+    fn transpose_into(&self, out: &mut [f32]) {
         // Squares that fit the nearest cache, or every write would miss it.
         const SIDE: usize = 16;
-        let mut out = vec![0.0; self.rows * self.cols];
         for row0 in (0..self.rows).step_by(SIDE) {
             for col0 in (0..self.cols).step_by(SIDE) {
                 for row in row0..(row0 + SIDE).min(self.rows) {
@@ -113,7 +159,6 @@ impl<'a> Matrix<'a> {
                 }
             }
         }
-        out
     }
 }
 
@@ -125,8 +170,9 @@ mod tests {
     use crate::ops::plain;
     use crate::pass::Span;
     use crate::rope::Rope;
+    use crate::short_conv::Window;
 
-    fn random(shape: &[usize], seed: u64) -> Var {
+    pub(super) fn random(shape: &[usize], seed: u64) -> Var {
         let mut state = seed;
         let count: usize = shape.iter().product();
         let values = (0..count).map(|_| {
@@ -139,7 +185,7 @@ mod tests {
     }
 
     /// Results and gradients of both forms agree, for a gradient that is not constant.
-    fn agree(
+    pub(super) fn agree(
         inputs: &[&Var],
         learn: impl Fn() -> Result<Tensor>,
         plain: impl Fn() -> Result<Tensor>,
@@ -266,7 +312,7 @@ mod tests {
         );
     }
 
-    fn spans(lens: &[usize]) -> Vec<Span> {
+    pub(super) fn spans(lens: &[usize]) -> Vec<Span> {
         let mut start = 0;
         let span = |(row, &len): (usize, &usize)| {
             start += len;
@@ -320,7 +366,12 @@ mod tests {
     fn convolutions_over_packed_segments() {
         let spans = spans(&[5, 1, 2]);
         let (bcu, bias) = (random(&[8, 12], 1), random(&[4], 3));
-        for (width, before) in [(3, 2), (4, 2), (1, 0)] {
+        for (width, window) in [
+            (3, Window::Causal),
+            (4, Window::Centred),
+            (1, Window::Causal),
+        ] {
+            let before = window.before(width);
             let kernel = random(&[4, width], 2);
             let plain = || {
                 let each = spans
@@ -330,26 +381,26 @@ mod tests {
             };
             agree(
                 &[&bcu, &kernel],
-                || super::short_conv(&bcu, &kernel, None, &spans, before),
+                || super::short_conv(&bcu, &kernel, None, &spans, window),
                 plain,
             );
             let c = bcu.narrow(1, 4, 4).unwrap();
             let biased = || plain()? + c.broadcast_mul(&bias)?;
             agree(
                 &[&bcu, &kernel, &bias],
-                || super::short_conv(&bcu, &kernel, Some(&bias), &spans, before),
+                || super::short_conv(&bcu, &kernel, Some(&bias), &spans, window),
                 biased,
             );
         }
     }
 
     /// `C * conv(B * u)` of one segment, position by position.
-    fn naive_conv(bcu: &Tensor, kernel: &Tensor, before: usize) -> Result<Tensor> {
-        let (len, width) = (bcu.dim(0)?, kernel.dim(1)?);
-        let part = |i: usize| bcu.narrow(1, 4 * i, 4);
+    pub(super) fn naive_conv(bcu: &Tensor, kernel: &Tensor, before: usize) -> Result<Tensor> {
+        let (len, (channels, width)) = (bcu.dim(0)?, kernel.dims2()?);
+        let part = |i: usize| bcu.narrow(1, channels * i, channels);
         let g = (part(0)? * part(2)?)?;
         let rows = (0..len).map(|t| {
-            let mut sum = Tensor::zeros((1, 4), DType::F32, &Device::Cpu)?;
+            let mut sum = Tensor::zeros((1, channels), DType::F32, &Device::Cpu)?;
             for tap in 0..width {
                 let Some(s) = (t + tap).checked_sub(before).filter(|&s| s < len) else {
                     continue;

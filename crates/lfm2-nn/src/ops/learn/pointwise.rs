@@ -1,7 +1,8 @@
 //! Operations on single rows: the norm, the rotation and the gated unit.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape, Tensor};
-use lfm2_kernels as kernels;
+use lfm2_kernels::gradients::{RmsNormed, rms_norm_gradient, silu_mul_gradient};
+use lfm2_kernels::{self as kernels, Sum};
 
 use super::{isa, operand, result, tensor_like, view};
 use crate::rope::RopeTable;
@@ -35,7 +36,6 @@ impl CustomOp2 for RmsNorm {
         result(y, x_layout.shape().clone())
     }
 
-    /// With `r = 1 / sqrt(mean(x^2) + eps)`: `dx = r (dy w - x r^2 mean(dy w x))`, `dw = sum dy x r`.
     fn bwd(
         &self,
         x: &Tensor,
@@ -50,24 +50,13 @@ impl CustomOp2 for RmsNorm {
             w_view.slice::<f32>()?,
             dy_view.slice::<f32>()?,
         );
-        let dim = ws.len();
-        let (mut dx, mut dw) = (vec![0.0; xs.len()], vec![0.0; dim]);
-        let rows = xs
-            .chunks_exact(dim)
-            .zip(dys.chunks_exact(dim))
-            .zip(dx.chunks_exact_mut(dim));
-        for ((x, dy), dx) in rows {
-            let r = (dot(x, x) / dim as f32 + self.eps).sqrt().recip();
-            // The row of `dy w` is kept in `dx` until its mean with `x` is known.
-            for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(ws) {
-                *dx = dy * w;
-            }
-            let pull = r * r * dot(dx, x) / dim as f32;
-            for (((dx, x), dy), dw) in dx.iter_mut().zip(x).zip(dy).zip(&mut dw) {
-                *dw += dy * x * r;
-                *dx = r * (*dx - x * pull);
-            }
-        }
+        let (mut dx, mut dw) = (vec![0.0; xs.len()], vec![0.0; ws.len()]);
+        let of = RmsNormed {
+            x: xs,
+            weight: ws,
+            eps: self.eps,
+        };
+        rms_norm_gradient(isa()?, of, dys, &mut dx, Sum::Replace, &mut dw).map_err(Error::wrap)?;
         Ok((Some(tensor_like(dx, x)?), Some(tensor_like(dw, w)?)))
     }
 }
@@ -179,7 +168,6 @@ impl CustomOp2 for SiluMul {
         result(y, gate_layout.shape().clone())
     }
 
-    /// With `s = sigmoid(gate)`: `dgate = dy up s (1 + gate (1 - s))`, `dup = dy gate s`.
     fn bwd(
         &self,
         gate: &Tensor,
@@ -189,20 +177,11 @@ impl CustomOp2 for SiluMul {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let (gate_view, up_view, dy_view) = (view(gate), view(up), view(&dy));
-        let gates = gate_view.slice::<f32>()?;
-        let mut dgate = gates.to_vec();
-        kernels::sigmoid(isa()?, &mut dgate);
-        let mut dup = vec![0.0; gates.len()];
-        let outputs = dgate.iter_mut().zip(&mut dup);
-        let inputs = gates
-            .iter()
-            .zip(up_view.slice::<f32>()?)
-            .zip(dy_view.slice::<f32>()?);
-        for ((dgate, dup), ((gate, up), dy)) in outputs.zip(inputs) {
-            let s = *dgate;
-            *dup = dy * gate * s;
-            *dgate = dy * up * s * (1.0 + gate * (1.0 - s));
-        }
+        let inputs = [gate_view.slice::<f32>()?, up_view.slice::<f32>()?];
+        let mut product = dy_view.slice::<f32>()?.to_vec();
+        let (mut dgate, mut dup) = (vec![0.0; product.len()], vec![0.0; product.len()]);
+        let grads = [&mut dgate[..], &mut dup[..]];
+        silu_mul_gradient(isa()?, inputs, &mut product, grads).map_err(Error::wrap)?;
         Ok((Some(tensor_like(dgate, gate)?), Some(tensor_like(dup, up)?)))
     }
 }
