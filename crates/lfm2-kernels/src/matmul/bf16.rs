@@ -176,10 +176,10 @@ fn pack(
         let first = rows.start + panel * PANEL;
         for half in [0, LANES] {
             let present = first + half..(first + half + LANES).min(rows.end);
-            for start in (0..pairs.len())
-                .step_by(LANES)
-                .filter(|_| !present.is_empty())
-            {
+            if present.is_empty() {
+                continue;
+            }
+            for start in (0..pairs.len()).step_by(LANES) {
                 let count = LANES.min(pairs.len() - start);
                 let input = 2 * (pairs.start + start);
                 let mut sources: [&[f32]; LANES] = [&[]; LANES];
