@@ -6,7 +6,7 @@
 
 Random weights of published shapes: figures depend on shapes and number types alone. `view` is vision
 tower and projector on one view of 512 x 512 pixels, `first` a picture of 1280 x 1024 up to the first token
-of the answer, `second` the same for a second question about it. Pixels are decoded before; turning them
+of the answer, `second` the same for a second question about it. Ratios are to the fastest of the peer's number types. Pixels are decoded before; turning them
 into views is part of our `first`, and not of the peer's. Figures are medians over the rounds, in seconds.
 
 Only the standard library is needed, and for `--python` one with torch and transformers.
@@ -44,51 +44,59 @@ class Peer:
         self.process.wait()
 
 
-def ours(args, shape, dtype):
+def ours(args, shape, storage):
     """One round of our command, after a round that warms up."""
-    line = [args.lfm2, "bench", "--synthetic", shape, "--quantization", dtype, "--image", args.picture, "--repeat", "1",
+    line = [args.lfm2, "bench", "--synthetic", shape, "--quantization", storage, "--image", args.picture, "--repeat", "1",
             "--threads", str(args.threads), "--no-packed-cache", "--json"]
     return json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
 
 
-def measure(args, shape, dtype):
-    """All figures of a shape in a number type: name -> seconds of every round."""
-    found = {"view": [], "first": [], "second": [], "peer view": [], "peer first": []}
-    peer = Peer(args, shape, dtype) if args.python else None
+def measure(args, shape):
+    """All figures of a shape: (who, name) -> seconds of every round."""
+    found = {}
+    peers = {dtype: Peer(args, shape, dtype) for dtype in args.dtype} if args.python else {}
     try:
-        if peer:
+        for peer in peers.values():
             peer.time("view")
             peer.time("first")
         for number in range(args.rounds):
-            report = ours(args, shape, dtype)
-            for name, key in (("view", "view_seconds"), ("first", "first_token_seconds"), ("second", "second_token_seconds")):
-                found[name].append(report[key])
-            if peer:
-                found["peer view"].append(peer.time("view"))
-                found["peer first"].append(peer.time("first"))
-            print(f"{shape} {dtype} round {number + 1}: " + ", ".join(
-                f"{name} {values[-1]:.3f}" for name, values in found.items() if values), file=sys.stderr)
+            for storage in args.ours:
+                report = ours(args, shape, storage)
+                for name in ("view", "first_token", "second_token"):
+                    found.setdefault((storage, name), []).append(report[f"{name}_seconds"])
+            for dtype, peer in peers.items():
+                for name, what in (("view", "view"), ("first_token", "first")):
+                    found.setdefault((f"torch {dtype}", name), []).append(peer.time(what))
+            print(f"{shape} round {number + 1}: " + ", ".join(
+                f"{who} {name} {values[-1]:.3f}" for (who, name), values in found.items()), file=sys.stderr)
     finally:
-        if peer:
+        for peer in peers.values():
             peer.close()
     return found
 
 
-def markdown(results):
-    """The table as it goes into the documentation."""
-    def cell(values):
-        return "–" if not values else f"{statistics.median(values):.3f}"
+def markdown(args, results):
+    """The table as it goes into the documentation: ratios are to the fastest of torch."""
+    lines = ["| shape | numbers | view | ratio | first token | ratio | second question | times sooner |",
+             "|---|---|---|---|---|---|---|---|"]
+    for shape, found in results.items():
+        medians = {key: statistics.median(values) for key, values in found.items()}
 
-    def ratio(slow, fast):
-        return "–" if not slow or not fast else f"{statistics.median(slow) / statistics.median(fast):.2f}"
+        def best(name):
+            values = [value for (who, n), value in medians.items() if who.startswith("torch") and n == name]
+            return min(values, default=None)
 
-    lines = ["| shape | numbers | view | torch | ratio | first token | torch | ratio | second question | times sooner |",
-             "|---|---|---|---|---|---|---|---|---|---|"]
-    for (shape, dtype), found in results.items():
-        lines.append("| " + " | ".join([
-            shape, dtype, cell(found["view"]), cell(found["peer view"]), ratio(found["peer view"], found["view"]),
-            cell(found["first"]), cell(found["peer first"]), ratio(found["peer first"], found["first"]),
-            cell(found["second"]), ratio(found["first"], found["second"])]) + " |")
+        def cells(who, name):
+            value, peer = medians[who, name], best(name)
+            return [f"{value:.3f}", "–" if peer is None else f"{peer / value:.2f}"]
+
+        for storage in args.ours:
+            first, second = medians[storage, "first_token"], medians[storage, "second_token"]
+            lines.append("| " + " | ".join([
+                shape, storage, *cells(storage, "view"), *cells(storage, "first_token"), f"{second:.3f}",
+                f"{first / second:.0f}"]) + " |")
+        for who in (f"torch {dtype}" for dtype in args.dtype if args.python):
+            lines.append("| " + " | ".join([shape, who, *cells(who, "view"), *cells(who, "first_token"), "", ""]) + " |")
     return "\n".join(lines)
 
 
@@ -98,17 +106,18 @@ def main():
     parser.add_argument("--lfm2", default=os.environ.get("LFM2", "lfm2"), help="our command")
     parser.add_argument("--python", help="a Python with torch and transformers")
     parser.add_argument("--shape", type=words, default=["lfm2-vl-450m", "lfm2-vl-1.6b"], help="with commas")
-    parser.add_argument("--dtype", type=words, default=["f32", "bf16"], help="with commas")
+    parser.add_argument("--ours", type=words, default=["f32", "bf16", "q8_0"], help="our weights, with commas")
+    parser.add_argument("--dtype", type=words, default=["f32", "bf16"], help="torch's numbers, with commas")
     parser.add_argument("--picture", choices=["1280x1024", "512x512"], default="1280x1024", help="512x512 is one view: a quick look")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="the same for both")
     parser.add_argument("--out", type=Path, help="write everything as JSON")
     args = parser.parse_args()
-    results = {(shape, dtype): measure(args, shape, dtype) for shape in args.shape for dtype in args.dtype}
+    results = {shape: measure(args, shape) for shape in args.shape}
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, medians of {args.rounds} rounds, seconds\n")
-    print(markdown(results))
+    print(markdown(args, results))
     if args.out:
-        runs = {f"{shape} {dtype}": found for (shape, dtype), found in results.items()}
+        runs = {shape: {f"{who} {name}": values for (who, name), values in found.items()} for shape, found in results.items()}
         args.out.write_text(json.dumps({"threads": args.threads, "runs": runs}, indent=1))
 
 

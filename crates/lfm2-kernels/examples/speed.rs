@@ -10,9 +10,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
+use lfm2_kernels::packed::{
+    BlockType, PackedMatrix, Precision, Product, Sum, multiply, with_quantized,
+};
 use lfm2_kernels::{
     AttentionSpec, ConvKernel, DocumentRows, Element, Isa, KvRef, KvShape, MatMut, MatRef,
-    ShapeError, Visibility, attention, matmul, max_sim, rms_norm, short_conv, silu_mul, threads,
+    ShapeError, Visibility, attention, encoder_attention_bf16, matmul, matmul_bf16, max_sim,
+    rms_norm, short_conv, silu_mul, threads,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -44,6 +48,18 @@ fn main() -> Result<()> {
             product(isa, "f32", m, k, n, |v| v)?;
             product(isa, "bf16", m, k, n, round_bf16)?;
         }
+        for (m, k, n) in [
+            (1024, 768, 3072),
+            (1024, 3072, 768),
+            (256, 1024, 4608),
+            (32, 1024, 4608),
+        ] {
+            rounded(isa, m, k, n)?;
+            for kind in [BlockType::Q8_0, BlockType::Q4_0] {
+                packed_product(isa, kind, Precision::Int16, (m, k, n))?;
+                packed_product(isa, kind, Precision::Int8, (m, k, n))?;
+            }
+        }
     }
     if wanted("attention") {
         for (group, depth) in [(4, 4096), (2, 4096), (4, 512)] {
@@ -51,6 +67,8 @@ fn main() -> Result<()> {
         }
         attend(isa, 512, 4, 0, round_f16)?;
         attend(isa, 512, 4, 3584, round_f16)?;
+        encoder(isa, 1024, 12, 64)?;
+        encoder(isa, 1024, 16, 72)?;
     }
     if wanted("rows") {
         row_kernels(isa)?;
@@ -117,6 +135,98 @@ fn product<W: Element>(
         time * 1e6,
         bytes as f64 / time / 1e9,
         (m * n * k) as f64 / time / 1e9
+    );
+    Ok(())
+}
+
+/// Activations and weights in pairs of `bf16`.
+fn rounded(isa: Isa, m: usize, k: usize, n: usize) -> Result<()> {
+    let weights = values(n * k, bf16::from_f32);
+    let x = values(m * k, |v| v);
+    let mut y = vec![0.0; m * n];
+    let mut done = true;
+    let time = seconds(|_| {
+        let w = MatRef::new(&weights, n, k)?;
+        done = matmul_bf16(isa, MatRef::new(&x, m, k)?, w, MatMut::new(&mut y, m, n)?)?;
+        Ok(())
+    })?;
+    let rate = (m * n * k) as f64 / time / 1e9;
+    match done {
+        true => println!(
+            "pairs of bf16 {m:>4} x {k} x {n:<5} {:>8.0} us {rate:>7.1} GMAC/s",
+            time * 1e6
+        ),
+        false => println!("pairs of bf16 are not faster here"),
+    }
+    Ok(())
+}
+
+/// Weights in blocks, with the rounding of the activations.
+fn packed_product(
+    isa: Isa,
+    kind: BlockType,
+    precision: Precision,
+    (m, k, n): (usize, usize, usize),
+) -> Result<()> {
+    // Scales of two bytes at the beginning of each block, and then levels.
+    let block: Vec<u8> = (0..kind.block_bytes())
+        .map(|i| [0, 0x20, 77, 201, 18][i.min(2 + i % 3)])
+        .collect();
+    let weight = PackedMatrix::from_blocks(kind, n, k, &block.repeat(n * k / kind.block_len()))?;
+    let x = values(m * k, |v| v);
+    let mut y = vec![0.0; m * n];
+    let time = seconds(|_| {
+        with_quantized(isa, MatRef::new(&x, m, k)?, precision, |x| {
+            let (weight, sum) = (&weight, Sum::Replace);
+            let out = MatMut::new(&mut y, m, n)?;
+            multiply(
+                isa,
+                vec![Product {
+                    x,
+                    weight,
+                    out,
+                    sum,
+                }],
+            )
+        })?
+    })?;
+    println!(
+        "{kind} {precision:?} {m:>4} x {k} x {n:<5} {:>8.0} us {:>7.1} GMAC/s",
+        time * 1e6,
+        (m * n * k) as f64 / time / 1e9
+    );
+    Ok(())
+}
+
+/// An encoder's attention in pairs of `bf16`, and in `f32`.
+fn encoder(isa: Isa, tokens: usize, heads: usize, dim: usize) -> Result<()> {
+    let shape = KvShape {
+        kv_heads: heads,
+        capacity: tokens,
+        head_dim: dim,
+    };
+    let x = values(shape.size()?, |v| v);
+    let mut out = vec![0.0; x.len()];
+    let macs = (2 * tokens * tokens * heads * dim) as f64;
+    let time = seconds(|_| {
+        encoder_attention_bf16(isa, [&x, &x, &x], (heads, shape), 0.125, &mut out).map(drop)
+    })?;
+    let spec = AttentionSpec {
+        heads,
+        scale: 0.125,
+        past: 0,
+        visibility: Visibility::All,
+    };
+    let full = seconds(|_| {
+        let kv = KvRef::new(&x, &x, shape, tokens)?;
+        attention(isa, &x, kv, &spec, &mut out)
+    })?;
+    println!(
+        "encoder of {tokens} tokens, {heads} heads of {dim}: {:.0} us in bf16 ({:.1} GMAC/s), {:.0} us in f32 ({:.1})",
+        time * 1e6,
+        macs / time / 1e9,
+        full * 1e6,
+        macs / full / 1e9
     );
     Ok(())
 }

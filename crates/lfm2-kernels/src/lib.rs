@@ -14,9 +14,10 @@
 //! | [`packed`] | the same with weights in GGUF's block formats |
 //! | [`attention`](mod@attention) | grouped-query attention over a cache: decode, prefill, sliding window, bidirectional |
 //! | [`conv`] | the gated short convolution, causal with state or centred |
-//! | [`norm`] | RMS norm, also fused with a residual add |
+//! | [`norm`] | RMS norm, also fused with a residual add; layer norm |
 //! | [`gradients`] | backward passes of norm, gated unit and convolution |
 //! | [`optim`] | what an optimiser does with all weights |
+//! | [`bias`] | the bias of a linear layer, with or without GELU behind it |
 //! | [`rope`](mod@rope) | rotary embedding in the halves form |
 //! | [`activation`] | exp, sigmoid, SiLU, SwiGLU, GELU, softmax |
 //! | [`logits`] | arg-max, top-k, log-sum-exp |
@@ -45,6 +46,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod bias;
 pub mod conv;
 pub mod gradients;
 pub mod isa;
@@ -69,8 +71,11 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{exp, gelu_tanh, scaled_softmax, sigmoid, silu, silu_mul, softmax};
-pub use attention::{AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention};
+pub use activation::{exp, gelu_erf, gelu_tanh, scaled_softmax, sigmoid, silu, silu_mul, softmax};
+pub use attention::{
+    AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention, encoder_attention_bf16,
+};
+pub use bias::{add_bias, add_bias_gelu_erf, add_bias_gelu_tanh};
 pub use conv::{ConvKernel, short_conv, short_conv_centred};
 pub use element::Element;
 pub use error::ShapeError;
@@ -79,7 +84,7 @@ pub use isa::{Isa, IsaError};
 pub use logits::{argmax, log_sum_exp, log_sum_exp_wide, top_k};
 pub use matmul::{Panels, Sum, matmul, matmul_bf16, matmul_nn, matmul_panels, matmul_tn};
 pub use max_sim::{DocumentRows, Match, max_sim, max_sim_matches};
-pub use norm::{add_rms_norm, rms_norm, rms_norm_in_place};
+pub use norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_in_place};
 pub use rope::rope;
 pub use scratch::{Scratch, with_scratch};
 pub use view::{MatMut, MatRef};

@@ -1,4 +1,5 @@
-//! RMS norm: `y = x / sqrt(mean(x²) + eps) * weight`, row by row.
+//! Norms, row by row: RMS norm, `y = x / sqrt(mean(x²) + eps) * weight`, and layer norm, which takes the mean
+//! off before and adds a bias.
 
 use crate::element::load_head;
 use crate::simd::{Kernel, Simd, math};
@@ -92,8 +93,39 @@ pub fn add_rms_norm(
     Ok(())
 }
 
+/// Layer norm of the rows of `x (rows, dim)` into `out (rows, dim)`:
+/// `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`, with `weight` and `bias (dim)`.
+///
+/// # Errors
+/// When `weight` is empty, `x` is not whole rows, or another length differs.
+pub fn layer_norm(
+    isa: Isa,
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    eps: f32,
+    out: &mut [f32],
+) -> Result<(), ShapeError> {
+    ShapeError::divide("layer_norm x", x.len(), weight.len())?;
+    ShapeError::check("layer_norm bias", weight.len(), bias.len())?;
+    ShapeError::check("layer_norm out", x.len(), out.len())?;
+    let dim = weight.len();
+    each_block(out, dim, |first, out| {
+        let x = &x[first..first + out.len()];
+        for (x, out) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+            let affine = [weight, bias];
+            isa.run(LayerNormRow {
+                x,
+                affine,
+                eps,
+                out,
+            });
+        }
+    });
+    Ok(())
+}
+
 /// Calls `f` with the first index and the content of every block of whole rows, in parallel.
-fn each_block(out: &mut [f32], dim: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn each_block(out: &mut [f32], dim: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let len = out.len();
     let block = (TASK_VALUES / dim).max(1) * dim;
     let shared = SharedMut::new(out);
@@ -136,6 +168,48 @@ impl Kernel for NormRows<'_> {
                     let y = s.mul(s.mul(load_head(s, x), factor), load_head(s, weight));
                     s.store_head(out, y);
                 }
+            }
+        }
+    }
+}
+
+struct LayerNormRow<'a> {
+    x: &'a [f32],
+    affine: [&'a [f32]; 2],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for LayerNormRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let count = self.x.len() as f32;
+        let (vectors, tail) = self.x.split_at(self.x.len() - self.x.len() % S::LANES);
+        let mut sums = [s.zero(); 2];
+        for (i, x) in vectors.chunks_exact(S::LANES).enumerate() {
+            sums[i % 2] = s.add(sums[i % 2], s.load(x));
+        }
+        let mean = (s.sum(s.add(sums[0], sums[1])) + tail.iter().sum::<f32>()) / count;
+        let middle = s.splat(mean);
+        let mut squares = [s.zero(); 2];
+        for (i, x) in vectors.chunks_exact(S::LANES).enumerate() {
+            let x = s.sub(s.load(x), middle);
+            squares[i % 2] = s.mul_add(x, x, squares[i % 2]);
+        }
+        let rest: f32 = tail.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let variance = (s.sum(s.add(squares[0], squares[1])) + rest) / count;
+        let factor = s.splat(1.0 / (variance + self.eps).sqrt());
+        let [weight, bias] = self.affine.map(|values| values.chunks(S::LANES));
+        let inputs = self.x.chunks(S::LANES).zip(weight).zip(bias);
+        for (out, ((x, w), b)) in self.out.chunks_mut(S::LANES).zip(inputs) {
+            if out.len() == S::LANES {
+                let normed = s.mul(s.sub(s.load(x), middle), factor);
+                s.store(out, s.mul_add(normed, s.load(w), s.load(b)));
+            } else {
+                let normed = s.mul(s.sub(load_head(s, x), middle), factor);
+                s.store_head(out, s.mul_add(normed, load_head(s, w), load_head(s, b)));
             }
         }
     }

@@ -28,7 +28,7 @@ impl Module for Gelu {
     /// Any shape.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Exact => x.gelu_erf(),
+            Self::Exact => ops::gelu_erf(x),
             Self::Tanh => ops::gelu_tanh(x),
         }
     }

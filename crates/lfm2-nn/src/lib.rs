@@ -42,7 +42,7 @@ pub use block::{FeedForward, HybridBlock, Mixer};
 pub use cache::{Cache, CacheLayout, CacheSpec, KvSlot, LayerCache, LayerShape, Mark, Row};
 pub use candle_core::{DType, Device, Module, Tensor};
 pub use decoder::{Decoder, Input, Want};
-pub use encoder_attention::attend_within;
+pub use encoder_attention::{attend_within, attend_within_coarse};
 pub use ffn::{MoeConfig, MoeFeedForward, Routing, SwiGlu, expert_load};
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;

@@ -3,8 +3,9 @@
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Result, Tensor, bail};
 
+use crate::ops::Tail;
 use crate::ops::packed::Packed;
-use crate::{Accuracy, Matrix, ops};
+use crate::{Accuracy, Gelu, Matrix, ops};
 
 /// `y = x W^T (+ b)` with a weight of plain numbers or of GGML blocks.
 #[derive(Debug, Clone)]
@@ -58,6 +59,18 @@ impl Linear {
         Self { weight, ..self }
     }
 
+    /// The same layer with activations of 8 bits where the kernels can, which takes half the arithmetic
+    /// with weights of 8 bits.
+    ///
+    /// For encoders, whose errors no later token depends on; not for layers that are to be exact.
+    pub fn coarse(self) -> Self {
+        let weight = match self.weight {
+            Weight::Packed(weight) => Weight::Packed(weight.coarse()),
+            other => other,
+        };
+        Self { weight, ..self }
+    }
+
     /// The same layer with activations that are not rounded noticeably, see [`Accuracy::Exact`].
     pub fn exact(self) -> Self {
         let weight = match self.weight {
@@ -68,6 +81,17 @@ impl Linear {
             other => other,
         };
         Self { weight, ..self }.fine()
+    }
+
+    /// Whether activations are rounded about as coarsely as `bf16` on their way through.
+    pub fn is_coarse(&self) -> bool {
+        match &self.weight {
+            Weight::Dense { weight, accuracy } => {
+                weight.dtype() == DType::BF16 && *accuracy == Accuracy::ByWeights
+            }
+            Weight::Packed(weight) => weight.is_coarse(),
+            Weight::Quantized(_) => false,
+        }
     }
 
     /// The weight, when it is packed and there is no bias.
@@ -92,16 +116,12 @@ impl Linear {
     /// When shapes disagree or the device fails.
     pub fn forward_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
         let packed = layers.iter().filter_map(|layer| match &layer.weight {
-            Weight::Packed(weight) => Some(weight),
+            Weight::Packed(weight) => Some((weight, layer.tail(None))),
             _ => None,
         });
-        let packed: Vec<&Packed> = packed.collect();
+        let packed: Vec<_> = packed.collect();
         let each: Vec<Tensor> = if packed.len() == N {
-            let products = ops::packed::matmul(x, &packed)?;
-            let pairs = layers.iter().zip(products);
-            pairs
-                .map(|(layer, y)| layer.biased(y))
-                .collect::<Result<_>>()?
+            ops::packed::matmul(x, &packed)?
         } else {
             layers.iter().map(|l| l.forward(x)).collect::<Result<_>>()?
         };
@@ -109,11 +129,25 @@ impl Linear {
             .map_err(|_| candle_core::Error::msg("one result per layer"))
     }
 
-    /// A product with the bias, if there is one.
-    fn biased(&self, y: Tensor) -> Result<Tensor> {
-        match &self.bias {
-            Some(bias) => ops::add_bias(&y, bias),
-            None => Ok(y),
+    /// `gelu(y)` of the layer's `y (tokens, out)`, in fewer passes than one after the other.
+    ///
+    /// # Errors
+    /// When shapes disagree or the device fails.
+    pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
+        self.forward_with(x, self.tail(Some(gelu)))
+    }
+
+    /// What follows the product.
+    fn tail(&self, gelu: Option<Gelu>) -> Tail<'_> {
+        let bias = self.bias.as_ref();
+        Tail { bias, gelu }
+    }
+
+    fn forward_with(&self, x: &Tensor, tail: Tail<'_>) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Dense { weight, accuracy } => ops::linear(x, weight, *accuracy, tail),
+            Weight::Packed(weight) => Ok(ops::packed::matmul(x, &[(weight, tail)])?.remove(0)),
+            Weight::Quantized(weight) => tail.apply(weight.forward(&x.contiguous()?)?),
         }
     }
 }
@@ -121,12 +155,7 @@ impl Linear {
 impl Module for Linear {
     /// `(tokens, in)` to `(tokens, out)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = match &self.weight {
-            Weight::Dense { weight, accuracy } => ops::matmul_t(x, weight, *accuracy)?,
-            Weight::Packed(weight) => ops::packed::matmul(x, &[weight])?.remove(0),
-            Weight::Quantized(weight) => weight.forward(&x.contiguous()?)?,
-        };
-        self.biased(y)
+        self.forward_with(x, self.tail(None))
     }
 }
 

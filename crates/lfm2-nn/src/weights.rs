@@ -223,6 +223,19 @@ impl Weights {
         })
     }
 
+    /// [`linear`](Self::linear) with activations rounded as coarsely as the kernels can, see
+    /// [`Linear::coarse`]; unless everything is to be exact.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn coarse_linear(&self, input: usize, output: usize, bias: Bias) -> Result<Linear> {
+        let linear = self.linear(input, output, bias)?;
+        Ok(match self.accuracy {
+            Accuracy::ByWeights => linear.coarse(),
+            Accuracy::Exact => linear,
+        })
+    }
+
     /// The embedding table whose `weight` is `[vocab, hidden]`.
     ///
     /// # Errors

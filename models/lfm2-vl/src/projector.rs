@@ -68,7 +68,7 @@ impl Projector {
         if let Some(norm) = &self.norm {
             x = norm.forward(&x)?;
         }
-        let x = self.activation.forward(&self.widen.forward(&x)?)?;
+        let x = self.widen.forward_gelu(&x, self.activation)?;
         self.narrow.forward(&x)
     }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use candle_core::Module;
 use lfm2_hub::Result as LoadResult;
-use lfm2_nn::{Bias, Gelu, LayerNorm, Linear, Observer, Tensor, Weights, attend_within};
+use lfm2_nn::{
+    Bias, Gelu, LayerNorm, Linear, Observer, Tensor, Weights, attend_within, attend_within_coarse,
+};
 
 use crate::config::VisionConfig;
 use crate::positions::PositionTable;
@@ -97,16 +99,16 @@ impl EncoderLayer {
         let (hidden, ffn) = (config.hidden_size, config.ffn_width);
         let norm = |name: &str| LayerNorm::load(&weights.pp(name), hidden, config.norm_eps);
         let attention = weights.pp("self_attn");
-        let square = |name: &str| attention.pp(name).linear(hidden, hidden, Bias::With);
+        let square = |name: &str| attention.pp(name).coarse_linear(hidden, hidden, Bias::With);
         let mlp = weights.pp("mlp");
         Ok(Self {
             norm1: norm("layer_norm1")?,
             qkv: [square("q_proj")?, square("k_proj")?, square("v_proj")?],
             output: square("out_proj")?,
             norm2: norm("layer_norm2")?,
-            widen: mlp.pp("fc1").linear(hidden, ffn, Bias::With)?,
+            widen: mlp.pp("fc1").coarse_linear(hidden, ffn, Bias::With)?,
             activation: config.activation,
-            narrow: mlp.pp("fc2").linear(ffn, hidden, Bias::With)?,
+            narrow: mlp.pp("fc2").coarse_linear(ffn, hidden, Bias::With)?,
             heads: config.heads,
         })
     }
@@ -119,10 +121,13 @@ impl EncoderLayer {
         let [q, k, v] = Linear::forward_each(self.qkv.each_ref(), &normed)?;
         let (q, k, v) = (by_head(&q)?, by_head(&k)?, by_head(&v)?);
         let scale = 1.0 / (head as f64).sqrt();
-        let mixed = attend_within([&q, &k, &v], lens, scale)?;
+        let mixed = match self.qkv.iter().all(Linear::is_coarse) {
+            true => attend_within_coarse([&q, &k, &v], lens, scale)?,
+            false => attend_within([&q, &k, &v], lens, scale)?,
+        };
         let mixed = self.output.forward(&mixed.reshape((patches, hidden))?)?;
         let h = (x + mixed)?;
-        let wide = self.widen.forward(&self.norm2.forward(&h)?)?;
-        h + self.narrow.forward(&self.activation.forward(&wide)?)?
+        let wide = (self.widen).forward_gelu(&self.norm2.forward(&h)?, self.activation)?;
+        h + self.narrow.forward(&wide)?
     }
 }

@@ -8,6 +8,8 @@
 
 mod decode;
 mod prefill;
+#[cfg(target_arch = "x86_64")]
+mod rounded;
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -175,6 +177,49 @@ pub fn attention<T: Element>(
         prefill::run(isa, &layout, kv, out);
     }
     Ok(())
+}
+
+/// Attention of an encoder, in which every query sees every key: [`attention`] of `q (tokens, heads,
+/// head_dim)` to `k` and `v (tokens, kv_heads, head_dim)`, with `kv.capacity` for the tokens. Queries, keys,
+/// values and weights are rounded to `bf16`; `false`, and nothing done, where the CPU does not multiply pairs
+/// of those, or not faster than numbers of full width.
+///
+/// # Errors
+/// When lengths and shape disagree.
+pub fn encoder_attention_bf16(
+    isa: Isa,
+    [q, k, v]: [&[f32]; 3],
+    (heads, kv): (usize, KvShape),
+    scale: f32,
+    out: &mut [f32],
+) -> Result<bool, ShapeError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(tokens) = crate::matmul::bf16::tokens(isa) {
+        let group = ShapeError::divide("attention heads", heads, kv.kv_heads)?;
+        let row = ShapeError::product("attention heads * head_dim", &[heads, kv.head_dim])?;
+        let count = ShapeError::divide("attention q", q.len(), row)?;
+        ShapeError::check("tokens of attention k", count, kv.capacity)?;
+        ShapeError::check("attention k", kv.size()?, k.len())?;
+        ShapeError::check("attention v", kv.size()?, v.len())?;
+        ShapeError::check("attention out", q.len(), out.len())?;
+        if count > 0 {
+            let layout = Layout {
+                q,
+                group,
+                tokens: count,
+                spec: AttentionSpec {
+                    heads,
+                    scale,
+                    past: 0,
+                    visibility: Visibility::All,
+                },
+            };
+            rounded::run(tokens, &layout, [k, v], kv, out);
+        }
+        return Ok(true);
+    }
+    let _ = (isa, q, k, v, heads, kv, scale, out);
+    Ok(false)
 }
 
 /// The queries as rows per key-value head: row `r` is head `r % group` of the group at token

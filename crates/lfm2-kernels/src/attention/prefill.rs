@@ -15,7 +15,7 @@ use crate::threads::{SharedMut, for_each_task};
 use crate::{Element, Isa};
 
 /// Queries and keys of a block: a multiple of every tile height and of two vectors.
-const BLOCK: usize = 96;
+pub(super) const BLOCK: usize = 96;
 
 /// Head values widened at a time.
 const DIM_BLOCK: usize = 128;
@@ -134,8 +134,14 @@ impl<T: Element> Kernel for Block<'_, T> {
             let keys = start..(start + BLOCK).min(span.end);
             with_tile_rows!(S::LANES, ROWS => self.score::<S, ROWS>(s, &keys));
             self.hide(&keys);
+            let mut running = Running {
+                maxima: &mut *self.buffers.maxima,
+                totals: &mut *self.buffers.totals,
+                factors: &mut *self.buffers.factors,
+            };
             for column in (0..self.rows.len()).step_by(S::LANES) {
-                self.weigh(s, column, keys.len());
+                let scores = (&mut *self.buffers.scores, keys.len());
+                weigh(s, scores, column, &mut running);
             }
             with_tile_rows!(S::LANES, ROWS => self.add_values::<S, ROWS>(s, &keys));
             start = keys.end;
@@ -234,35 +240,6 @@ impl<T: Element> Block<'_, T> {
         }
     }
 
-    /// Turns one vector of columns from scores into weights relative to the running maxima.
-    #[inline(always)]
-    fn weigh<S: Simd>(&mut self, s: S, column: usize, keys: usize) {
-        let Buffers {
-            scores,
-            maxima,
-            totals,
-            factors,
-            ..
-        } = &mut self.buffers;
-        let old = s.load(&maxima[column..]);
-        let mut max = old;
-        for row in scores.chunks_exact(BLOCK).take(keys) {
-            max = s.max(s.load(&row[column..]), max);
-        }
-        // The maxima start at the least finite number, so that differences are never NaN.
-        let factor = math::exp(s, s.sub(old, max));
-        let mut total = s.zero();
-        for row in scores.chunks_exact_mut(BLOCK).take(keys) {
-            let weight = math::exp(s, s.sub(s.load(&row[column..]), max));
-            total = s.add(total, weight);
-            s.store(&mut row[column..], weight);
-        }
-        s.store(&mut maxima[column..], max);
-        s.store(&mut factors[column..], factor);
-        let sum = s.mul_add(s.load(&totals[column..]), factor, total);
-        s.store(&mut totals[column..], sum);
-    }
-
     #[inline(always)]
     fn add_values<S: Simd, const R: usize>(&mut self, s: S, keys: &Range<usize>) {
         let Sizes { dim, padded } = self.sizes;
@@ -346,4 +323,42 @@ impl<T: Element> Block<'_, T> {
             }
         }
     }
+}
+
+/// What is kept of the keys so far, per query.
+pub(super) struct Running<'a> {
+    /// The largest score.
+    pub(super) maxima: &'a mut [f32],
+    /// The sum of weights.
+    pub(super) totals: &'a mut [f32],
+    /// What the sums of values must be multiplied by.
+    pub(super) factors: &'a mut [f32],
+}
+
+/// Turns one vector of columns from scores into weights relative to the running maxima.
+/// `scores` has a line of `BLOCK` for each key.
+#[inline(always)]
+pub(super) fn weigh<S: Simd>(
+    s: S,
+    (scores, keys): (&mut [f32], usize),
+    column: usize,
+    running: &mut Running<'_>,
+) {
+    let old = s.load(&running.maxima[column..]);
+    let mut max = old;
+    for row in scores.chunks_exact(BLOCK).take(keys) {
+        max = s.max(s.load(&row[column..]), max);
+    }
+    // The maxima start at the least finite number, so that differences are never NaN.
+    let factor = math::exp(s, s.sub(old, max));
+    let mut total = s.zero();
+    for row in scores.chunks_exact_mut(BLOCK).take(keys) {
+        let weight = math::exp(s, s.sub(s.load(&row[column..]), max));
+        total = s.add(total, weight);
+        s.store(&mut row[column..], weight);
+    }
+    s.store(&mut running.maxima[column..], max);
+    s.store(&mut running.factors[column..], factor);
+    let sum = s.mul_add(s.load(&running.totals[column..]), factor, total);
+    s.store(&mut running.totals[column..], sum);
 }

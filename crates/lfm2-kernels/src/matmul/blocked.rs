@@ -241,7 +241,7 @@ impl<W: Element> Block<'_, W> {
 
 /// The weights that are next, asked for a few at a time while others are multiplied: the memory takes no
 /// more requests at once than a few rows have, and all others would wait.
-struct Ahead<W> {
+pub(super) struct Ahead<W> {
     /// The line that is next.
     line: *const W,
     /// How many lines of its row are left with it.
@@ -261,7 +261,12 @@ impl<W: Element> Ahead<W> {
     const LINE: usize = 64 / size_of::<W>();
 
     /// All of `rows` and `steps` that `w` has, in that many parts.
-    fn new(w: MatRef<'_, W>, rows: Range<usize>, steps: &Range<usize>, parts: usize) -> Self {
+    pub(super) fn new(
+        w: MatRef<'_, W>,
+        rows: Range<usize>,
+        steps: &Range<usize>,
+        parts: usize,
+    ) -> Self {
         let rows = rows.start.min(w.rows())..rows.end.min(w.rows());
         let lines = steps.len().div_ceil(Self::LINE);
         let none = rows.is_empty();
@@ -281,6 +286,12 @@ impl<W: Element> Ahead<W> {
 
     #[inline(always)]
     fn fetch<S: Simd>(&mut self, s: S) {
+        self.each(|line| s.prefetch(line));
+    }
+
+    /// Calls `fetch` with the lines that are next.
+    #[inline(always)]
+    pub(super) fn each(&mut self, fetch: impl Fn(*const W)) {
         for _ in 0..self.each {
             if self.left == 0 {
                 if self.rows == 0 {
@@ -290,7 +301,7 @@ impl<W: Element> Ahead<W> {
                 self.left = self.lines;
                 self.line = self.line.wrapping_add(self.gap);
             }
-            s.prefetch(self.line);
+            fetch(self.line);
             self.line = self.line.wrapping_add(Self::LINE);
             self.left -= 1;
         }

@@ -10,7 +10,7 @@
 //! [`matmul_tn`] read them as they are (`straight`).
 
 #[cfg(target_arch = "x86_64")]
-mod bf16;
+pub(crate) mod bf16;
 pub(crate) mod blocked;
 mod dot;
 mod straight;
@@ -69,10 +69,7 @@ pub fn matmul_bf16(
     y: MatMut<'_, f32>,
 ) -> Result<bool, ShapeError> {
     #[cfg(target_arch = "x86_64")]
-    if let (Isa::Avx512(_), Some(token)) = (isa, crate::isa::Avx512Bf16::detect())
-        // Tests run it wherever it runs.
-        && (cfg!(test) || bf16::is_fast(token))
-    {
+    if let Some((_, token)) = bf16::tokens(isa) {
         if x.rows() <= DOT_ROWS || w.rows() == 0 || x.cols() == 0 {
             // As many bits, and the weights are read once all the same.
             return crate::scratch::with_scratch(x.rows() * x.cols(), |rounded| {

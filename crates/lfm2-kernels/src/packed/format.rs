@@ -104,6 +104,15 @@ impl BlockType {
         }
     }
 
+    /// To how few bits the kernels can round activations that meet such weights, for those who take the
+    /// speed and say what it costs.
+    pub const fn coarsest(self) -> Precision {
+        match self {
+            Self::Q4_0 | Self::Q4_1 | Self::Q4_K | Self::Q8_0 => Precision::Int8,
+            _ => Precision::Int16,
+        }
+    }
+
     /// How the scales of a unit are stored.
     pub(super) const fn scales(self) -> Scales {
         match self {

@@ -238,7 +238,7 @@ fn check(
     }
     ShapeError::check(
         "bytes per activation",
-        weight.kind().precision().bytes(),
+        weight.kind().coarsest().bytes(),
         x.precision().bytes(),
     )
 }
@@ -295,11 +295,12 @@ fn walk(
         stream: x.panels() <= FEW_PANELS,
         results,
     };
-    // What `check` let through: fewer bits of activations only for weights of four bits.
+    // What `check` let through: fewer bits of activations only where `coarsest` says so.
     match (weight.kind(), x.precision()) {
         (BlockType::Q4_0, Precision::Int8) => isa.run(panel.of::<Q4_0, Narrow>()),
         (BlockType::Q4_1, Precision::Int8) => isa.run(panel.of::<Q4_1, Narrow>()),
         (BlockType::Q4_K, Precision::Int8) => isa.run(panel.of::<Q4_K, Narrow>()),
+        (BlockType::Q8_0, Precision::Int8) => isa.run(panel.of::<Q8_0, Narrow>()),
         (BlockType::Q4_0, _) => isa.run(panel.of::<Q4_0, Wide>()),
         (BlockType::Q4_1, _) => isa.run(panel.of::<Q4_1, Wide>()),
         (BlockType::Q4_K, _) => isa.run(panel.of::<Q4_K, Wide>()),
@@ -751,8 +752,12 @@ unsafe fn zero_offset<S: Simd, F: Format, B: Bits>(
     // SAFETY: forwarded from the caller.
     unsafe {
         if !B::WIDE {
-            // The record has it eightfold, which is what the narrow formats without minima need.
-            return s.ints(row.whole(OFFSET, m));
+            // The record has it eightfold, which is what four bits without minima need.
+            let offset = s.ints(row.whole(OFFSET, m));
+            return match bits {
+                7 => s.times_power::<4>(offset),
+                _ => offset,
+            };
         }
         let offset = match F::PARTS {
             1 => s.ints(row.whole(OFFSET, m)),

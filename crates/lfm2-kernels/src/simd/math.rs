@@ -57,6 +57,35 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, slope))))
 }
 
+/// `x (1 + erf(x / sqrt(2))) / 2`.
+///
+/// With `t = 1 / (1 + p |x| / sqrt(2))` the probability of a normal number beyond `|x|` is a polynomial
+/// in `t` times `e^(-x^2 / 2)`, to 1e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::V) -> S::V {
+    const STEP: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
+    // Half of the published ones, from the last to the first.
+    const COEFFICIENTS: [f32; 5] = [
+        0.530_702_7,
+        -0.726_576_0,
+        0.710_706_9,
+        -0.142_248_37,
+        0.127_414_8,
+    ];
+    let negative = s.sub(s.zero(), x);
+    let size = s.max(x, negative);
+    let one = s.splat(1.0);
+    let t = s.div(one, s.mul_add(size, s.splat(STEP), one));
+    let mut tail = s.splat(COEFFICIENTS[0]);
+    for coefficient in &COEFFICIENTS[1..] {
+        tail = s.mul_add(tail, t, s.splat(*coefficient));
+    }
+    let density = exp(s, s.mul(s.mul(size, size), s.splat(-0.5)));
+    // `|x|` times the probability beyond it is what lies between the unit and `max(x, 0)`.
+    let beyond = s.mul(s.mul(s.mul(tail, t), density), size);
+    s.sub(s.max(x, s.zero()), beyond)
+}
+
 /// A function of one vector.
 pub(crate) trait Map: Copy + Sync {
     /// Its value; implementations must be `#[inline(always)]`.

@@ -2,8 +2,9 @@ use proptest::prelude::*;
 
 use super::{Random, assert_near, config, isas, most, naive};
 use crate::{
-    ConvKernel, Isa, add_rms_norm, exp, gelu_tanh, rms_norm, rms_norm_in_place, rope, short_conv,
-    short_conv_centred, sigmoid, silu, silu_mul, softmax,
+    ConvKernel, Isa, add_bias, add_bias_gelu_erf, add_bias_gelu_tanh, add_rms_norm, exp, gelu_erf,
+    gelu_tanh, layer_norm, rms_norm, rms_norm_in_place, rope, short_conv, short_conv_centred,
+    sigmoid, silu, silu_mul, softmax,
 };
 
 /// How many units in the last place `found` is away, or a huge number.
@@ -163,6 +164,44 @@ proptest! {
     }
 
     #[test]
+    fn layer_norm_matches(rows in 0_usize..=5, dim in 1_usize..=130, offset in 0_usize..4, seed: u64) {
+        let mut random = Random(seed);
+        let x = random.values(rows * dim, offset);
+        let (weight, bias) = (random.values(dim, offset), random.values(dim, 1));
+        let expected = naive::layer_norm(&x, &weight, &bias, 1e-3);
+        for isa in isas() {
+            let mut out = random.values(rows * dim, offset);
+            layer_norm(isa, &x, [&weight, &bias], 1e-3, &mut out).unwrap();
+            assert_near(&out, &expected, 5e-6, isa.name());
+        }
+    }
+
+    #[test]
+    fn biases_are_added_to_every_row_before_the_unit(
+        rows in 0_usize..=5, dim in 1_usize..=70, offset in 0_usize..4, seed: u64,
+    ) {
+        let mut random = Random(seed);
+        let x = random.values(rows * dim, offset);
+        let bias = random.values(dim, offset);
+        let sums: Vec<f32> = x.iter().zip(bias.iter().cycle()).map(|(x, b)| x + b).collect();
+        for isa in isas() {
+            let with = |f: &dyn Fn(&mut [f32])| {
+                let mut values = x.to_vec();
+                f(&mut values);
+                values
+            };
+            prop_assert_eq!(&with(&|y| add_bias(isa, y, &bias).unwrap()), &sums);
+            let apart = |f: fn(Isa, &mut [f32])| {
+                let mut values = sums.clone();
+                f(isa, &mut values);
+                values
+            };
+            prop_assert_eq!(with(&|y| add_bias_gelu_tanh(isa, y, &bias).unwrap()), apart(gelu_tanh));
+            prop_assert_eq!(with(&|y| add_bias_gelu_erf(isa, y, &bias).unwrap()), apart(gelu_erf));
+        }
+    }
+
+    #[test]
     fn rope_matches_with_all_or_some_pairs(
         tokens in 1_usize..=20, heads in 1_usize..=3, half in 1_usize..=65, part in 0.0_f32..=1.0, seed: u64,
     ) {
@@ -265,6 +304,50 @@ fn rms_norm_of_zeros_is_zero() {
         rms_norm(isa, &[0.0; 5], &[1.0; 5], 1e-5, &mut out).unwrap();
         assert_eq!(out, [0.0; 5]);
     }
+}
+
+#[test]
+fn the_exact_gelu_has_the_values_of_its_formula() {
+    // scipy: x * norm.cdf(x)
+    let expected = [
+        (-40.0, 0.0),
+        (-6.0, -5.919_526e-9),
+        (-3.0, -0.004_049_694),
+        (-1.0, -0.158_655_25),
+        (-0.1, -0.046_017_217),
+        (0.0, 0.0),
+        (1e-3, 5.003_989e-4),
+        (0.5, 0.345_731_23),
+        (2.0, 1.954_499_7),
+        (40.0, 40.0),
+    ];
+    for isa in isas() {
+        for (x, y) in expected {
+            let mut values = [x; 3];
+            gelu_erf(isa, &mut values);
+            let near = |found: f32| (found - y).abs() <= 2e-7 * (1.0 + x.abs());
+            assert!(values.into_iter().all(near), "{isa} {x}: {values:?}");
+        }
+        // What two opposite numbers give differs by their size: the two tails together are one.
+        for x in (0..200).map(|i| i as f32 * 0.05) {
+            let mut values = [x, -x];
+            gelu_erf(isa, &mut values);
+            assert!(
+                (values[0] - values[1] - x).abs() <= 1e-6 * (1.0 + x),
+                "{isa} {x}"
+            );
+        }
+        let mut odd = [f32::NAN, f32::INFINITY];
+        gelu_erf(isa, &mut odd);
+        assert!(odd[0].is_nan(), "{isa} {odd:?}");
+    }
+}
+
+#[test]
+fn biases_of_another_length_are_refused() {
+    let isa = Isa::best();
+    assert!(add_bias(isa, &mut [0.0; 5], &[1.0; 2]).is_err());
+    assert!(layer_norm(isa, &[0.0; 4], [&[1.0; 2], &[1.0; 3]], 1e-5, &mut [0.0; 4]).is_err());
 }
 
 #[test]

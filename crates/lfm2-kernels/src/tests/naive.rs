@@ -14,6 +14,22 @@ pub(super) fn matmul(x: &[f32], w: &[f32], m: usize, k: usize, n: usize) -> Vec<
     y
 }
 
+pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f64> {
+    let dim = weight.len();
+    let norm = |row: &[f32]| {
+        let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+        let mean = row.iter().sum::<f64>() / dim as f64;
+        let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / dim as f64;
+        let factor = 1.0 / (variance + f64::from(eps)).sqrt();
+        let affine = weight.iter().zip(bias);
+        let scaled = row.iter().zip(affine);
+        scaled
+            .map(|(v, (&w, &b))| (v - mean) * factor * f64::from(w) + f64::from(b))
+            .collect::<Vec<_>>()
+    };
+    x.chunks(dim).flat_map(norm).collect()
+}
+
 pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     let dim = weight.len();
     let norm = |row: &[f32]| {

@@ -17,8 +17,9 @@ use lfm2_kernels::{
     self as kernels, AttentionSpec, Isa, KvRef, KvShape, MatMut, MatRef, threads, with_scratch,
 };
 
-use super::Mask;
+use super::{Mask, Tail};
 use crate::Accuracy;
+use crate::Gelu;
 use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
@@ -82,7 +83,13 @@ pub(super) fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-pub(super) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Result<Tensor> {
+/// `x W^T`, and what follows.
+pub(super) fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    accuracy: Accuracy,
+    tail: Tail<'_>,
+) -> Result<Tensor> {
     let (rows, cols) = x.dims2()?;
     let (outputs, inputs) = weight.dims2()?;
     let size = weight.dtype().size_in_bytes();
@@ -107,7 +114,30 @@ pub(super) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Resul
         DType::F16 => multiply(x, w.slice::<f16>()?, (outputs, inputs), out)?,
         other => bail!("no kernel for weights of type {other:?}"),
     }
+    finish(&mut y, tail)?;
     tensor(y, &[rows, outputs])
+}
+
+/// Does to products `(rows, out)` what follows them, in one pass.
+pub(super) fn finish(y: &mut [f32], tail: Tail<'_>) -> Result<()> {
+    let _span = span(Op::Add, &[y.len()], Work::NONE);
+    let isa = isa()?;
+    let Some(bias) = tail.bias else {
+        match tail.gelu {
+            Some(Gelu::Tanh) => kernels::gelu_tanh(isa, y),
+            Some(Gelu::Exact) => kernels::gelu_erf(isa, y),
+            None => {}
+        }
+        return Ok(());
+    };
+    let bias = view(bias);
+    let bias = bias.slice::<f32>()?;
+    match tail.gelu {
+        Some(Gelu::Tanh) => kernels::add_bias_gelu_tanh(isa, y, bias),
+        Some(Gelu::Exact) => kernels::add_bias_gelu_erf(isa, y, bias),
+        None => kernels::add_bias(isa, y, bias),
+    }
+    .map_err(Error::wrap)
 }
 
 fn multiply<W: kernels::Element>(
@@ -152,7 +182,8 @@ pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
     let (values, weight, bias) = (view(&x), view(weight), view(bias));
     let mut y = zeros(x.elem_count());
     let affine = [weight.slice::<f32>()?, bias.slice::<f32>()?];
-    layer_norm_rows(values.slice::<f32>()?, affine, eps as f32, &mut y);
+    kernels::layer_norm(isa()?, values.slice()?, affine, eps as f32, &mut y)
+        .map_err(Error::wrap)?;
     tensor(y, x.dims())
 }
 
@@ -210,6 +241,13 @@ pub(super) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
     let mut y = view(&x).slice::<f32>()?.to_vec();
     kernels::gelu_tanh(isa()?, &mut y);
+    tensor(y, x.dims())
+}
+
+pub(super) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let mut y = view(&x).slice::<f32>()?.to_vec();
+    kernels::gelu_erf(isa()?, &mut y);
     tensor(y, x.dims())
 }
 
@@ -327,6 +365,42 @@ pub(crate) fn span_attention(
         .map_err(Error::wrap)?;
     }
     Ok(())
+}
+
+/// Attention of encoders inside every span, with everything rounded to `bf16`; `None` where that is not
+/// faster.
+pub(super) fn rounded_attention(
+    [q, k, v]: [&Tensor; 3],
+    spans: &[Span],
+    scale: f64,
+) -> Result<Option<Tensor>> {
+    let (_, query, dim) = q.dims3()?;
+    let kv_heads = k.dim(1)?;
+    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let mut y = zeros(q.elem_count());
+    let views = (view(&q), view(&k), view(&v));
+    let values: [&[f32]; 3] = [views.0.slice()?, views.1.slice()?, views.2.slice()?];
+    let isa = isa()?;
+    for &Span { start, len, .. } in spans {
+        let work = Work::dot(0, 2 * len * query * len * dim, Arithmetic::Bf16);
+        let _span = span(Op::Attention, &[len, query, dim], work);
+        let widths = [query * dim, kv_heads * dim, kv_heads * dim];
+        let own = |i: usize| &values[i][start * widths[i]..(start + len) * widths[i]];
+        let shape = KvShape {
+            kv_heads,
+            capacity: len,
+            head_dim: dim,
+        };
+        let out = &mut y[start * widths[0]..(start + len) * widths[0]];
+        let qkv = [own(0), own(1), own(2)];
+        let scale = scale as f32;
+        if !kernels::encoder_attention_bf16(isa, qkv, (query, shape), scale, out)
+            .map_err(Error::wrap)?
+        {
+            return Ok(None);
+        }
+    }
+    tensor(y, q.dims()).map(Some)
 }
 
 /// [`span_attention`] of tensors.

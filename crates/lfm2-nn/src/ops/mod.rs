@@ -19,14 +19,14 @@ mod tests;
 
 pub(crate) use learn::{Attention, AttentionWeights, ConvWeights, Norm};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Module, Result, Tensor};
 use lfm2_kernels::conv::ConvKernel;
 
-use crate::Accuracy;
 use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
 use crate::short_conv::Window;
+use crate::{Accuracy, Gelu};
 
 /// Which keys the queries of one segment see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +38,52 @@ pub(crate) struct Mask {
     pub(crate) keys: usize,
 }
 
+/// What follows a product.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tail<'a> {
+    /// `(out)`
+    pub(crate) bias: Option<&'a Tensor>,
+    /// Behind the bias.
+    pub(crate) gelu: Option<Gelu>,
+}
+
+impl Tail<'_> {
+    /// Whether its fast form applies.
+    fn fits(&self) -> bool {
+        self.bias
+            .is_none_or(|bias| fast::fits(&[bias]) && bias.is_contiguous())
+    }
+
+    /// What it makes of a product.
+    pub(crate) fn apply(&self, mut y: Tensor) -> Result<Tensor> {
+        if let Some(bias) = self.bias {
+            y = add_bias(&y, bias)?;
+        }
+        match self.gelu {
+            Some(gelu) => gelu.forward(&y),
+            None => Ok(y),
+        }
+    }
+}
+
+/// [`matmul_t`], and what follows it.
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    accuracy: Accuracy,
+    tail: Tail<'_>,
+) -> Result<Tensor> {
+    let weights = fast::readable(weight) && weight.is_contiguous();
+    if weights && fast::fits(&[x]) && tail.fits() {
+        return fast::linear(x, weight, accuracy, tail);
+    }
+    tail.apply(matmul_t(x, weight, accuracy)?)
+}
+
 /// `x W^T`: `(tokens, in)` and `(out, in)` to `(tokens, out)` in the type of `x`.
 pub(crate) fn matmul_t(x: &Tensor, weight: &Tensor, accuracy: Accuracy) -> Result<Tensor> {
     if fast::fits(&[x]) && fast::readable(weight) && weight.is_contiguous() {
-        return fast::matmul_t(x, weight, accuracy);
+        return fast::linear(x, weight, accuracy, Tail::default());
     }
     if learn::fits(&[x, weight]) {
         return learn::matmul_t(x, weight);
@@ -104,6 +146,14 @@ pub(crate) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     x.gelu()
 }
 
+/// `x (1 + erf(x / sqrt(2))) / 2`, element by element.
+pub(crate) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
+    if fast::fits(&[x]) {
+        return fast::gelu_erf(x);
+    }
+    x.gelu_erf()
+}
+
 /// `x (tokens, out)` plus `bias (out)`.
 pub(crate) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if learn::fits(&[x, bias]) {
@@ -161,6 +211,19 @@ pub(crate) fn packed_attention(
         return Some(fast::packed_attention(qkv, spans, scale, visibility));
     }
     learn::fits(&qkv).then(|| learn::attention(qkv, spans, scale, visibility))
+}
+
+/// Attention of encoders inside every span, with everything rounded to `bf16`; `None` where that is not
+/// faster, or the fast form does not apply.
+pub(crate) fn rounded_attention(
+    qkv: [&Tensor; 3],
+    spans: &[Span],
+    scale: f64,
+) -> Result<Option<Tensor>> {
+    match fast::fits(&qkv) {
+        true => fast::rounded_attention(qkv, spans, scale),
+        false => Ok(None),
+    }
 }
 
 /// The gated convolution inside every span of `bcu (tokens, 3 * channels)`, from empty states, in the

@@ -10,8 +10,8 @@ use lfm2_kernels::packed::{
 use lfm2_kernels::profile::{Op, Work, span};
 use lfm2_kernels::{MatMut, MatRef, with_scratch};
 
-use super::fast::{fits, isa, tensor, view, zeros};
-use super::plain;
+use super::fast::{finish, fits, isa, tensor, view, zeros};
+use super::{Tail, plain};
 
 /// A packed weight, and how the activations that meet it are rounded.
 #[derive(Debug, Clone)]
@@ -25,6 +25,17 @@ impl Packed {
     pub(crate) fn new(matrix: PackedMatrix) -> Self {
         let precision = matrix.kind().precision();
         Self { matrix, precision }
+    }
+
+    /// With activations rounded as coarsely as the kernels can.
+    pub(crate) fn coarse(self) -> Self {
+        let precision = self.matrix.kind().coarsest();
+        Self { precision, ..self }
+    }
+
+    /// Whether activations are rounded to a byte.
+    pub(crate) fn is_coarse(&self) -> bool {
+        self.precision == Precision::Int8
     }
 
     /// With activations rounded so finely that logits do not show it.
@@ -50,22 +61,27 @@ pub(crate) struct PackedSwiGlu<'a> {
     pub(crate) w3: &'a Packed,
 }
 
-/// `x Wᵀ` for each weight: `(tokens, in)` to `(tokens, out)`.
-pub(crate) fn matmul(x: &Tensor, weights: &[&Packed]) -> Result<Vec<Tensor>> {
-    if !fits(&[x]) {
-        return weights.iter().map(|w| dequantized_matmul(x, w)).collect();
+/// `x Wᵀ` and what follows, for each weight: `(tokens, in)` to `(tokens, out)`.
+pub(crate) fn matmul(x: &Tensor, layers: &[(&Packed, Tail<'_>)]) -> Result<Vec<Tensor>> {
+    if !fits(&[x]) || !layers.iter().all(|(_, tail)| tail.fits()) {
+        let one = |(weight, tail): &(&Packed, Tail<'_>)| tail.apply(dequantized_matmul(x, weight)?);
+        return layers.iter().map(one).collect();
     }
+    let weights: Vec<&Packed> = layers.iter().map(|(weight, _)| *weight).collect();
     let (tokens, cols) = x.dims2()?;
     let x = x.contiguous()?;
     let values = view(&x);
     let values = MatRef::new(values.slice::<f32>()?, tokens, cols).map_err(Error::wrap)?;
     let mut outs: Vec<Vec<f32>> = weights.iter().map(|w| zeros(tokens * w.rows())).collect();
     let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-    multiply_into(values, weights, &mut slices)?;
-    weights
+    multiply_into(values, &weights, &mut slices)?;
+    layers
         .iter()
         .zip(outs)
-        .map(|(weight, out)| tensor(out, &[tokens, weight.rows()]))
+        .map(|((weight, tail), mut out)| {
+            finish(&mut out, *tail)?;
+            tensor(out, &[tokens, weight.rows()])
+        })
         .collect()
 }
 

@@ -28,8 +28,28 @@ proptest! {
     #[test]
     fn matmul(m in 1usize..20, n in 1usize..70, k in 1usize..70, dtype in prop_oneof![Just(DType::F32), Just(DType::BF16), Just(DType::F16)]) {
         let (x, w) = (random(&[m, k]), random(&[n, k]).to_dtype(dtype).unwrap());
-        let error = close(&fast::matmul_t(&x, &w, Accuracy::Exact).unwrap(), &plain::matmul_t(&x, &w).unwrap()).unwrap();
+        let error = close(&fast::linear(&x, &w, Accuracy::Exact, Tail::default()).unwrap(), &plain::matmul_t(&x, &w).unwrap()).unwrap();
         prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn what_follows_a_product(m in 1usize..20, n in 1usize..70, k in 1usize..40, gelu in prop_oneof![Just(None), Just(Some(Gelu::Exact)), Just(Some(Gelu::Tanh))]) {
+        let (x, w, b) = (random(&[m, k]), random(&[n, k]), random(&[n]));
+        for bias in [None, Some(&b)] {
+            let tail = Tail { bias, gelu };
+            let found = linear(&x, &w, Accuracy::Exact, tail).unwrap();
+            let mut plain = plain::matmul_t(&x, &w).unwrap();
+            if let Some(bias) = bias {
+                plain = plain.broadcast_add(bias).unwrap();
+            }
+            let plain = match gelu {
+                Some(Gelu::Exact) => plain.gelu_erf().unwrap(),
+                Some(Gelu::Tanh) => plain.gelu().unwrap(),
+                None => plain,
+            };
+            let error = close(&found, &plain).unwrap();
+            prop_assert!(error < 1e-5, "{tail:?} {error}");
+        }
     }
 
     #[test]

@@ -79,8 +79,9 @@ impl Transformer {
         for (layer, sight) in self.layers.iter().zip(&mut state.layers) {
             let mixed = self.attend(layer, &layer.norm1.forward(&x)?, state.position, sight)?;
             x = (x + mixed.broadcast_mul(&layer.scale1)?)?;
-            let fed = layer.linear1.forward(&layer.norm2.forward(&x)?)?;
-            let fed = layer.linear2.forward(&fed.gelu_erf()?)?;
+            let normed = layer.norm2.forward(&x)?;
+            let fed = layer.linear1.forward_gelu(&normed, lfm2_nn::Gelu::Exact)?;
+            let fed = layer.linear2.forward(&fed)?;
             x = (x + fed.broadcast_mul(&layer.scale2)?)?;
         }
         state.position += x.dim(0)?;

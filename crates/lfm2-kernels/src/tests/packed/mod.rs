@@ -22,7 +22,7 @@ fn pairs() -> impl Strategy<Value = (BlockType, Precision)> {
         .into_iter()
         .flat_map(|kind| precisions.map(|p| (kind, p)));
     let possible = |&(kind, p): &(BlockType, Precision)| {
-        kind.precision() == Precision::Int8 || p == Precision::Int16
+        kind.coarsest() == Precision::Int8 || p == Precision::Int16
     };
     prop::sample::select(pairs.filter(possible).collect::<Vec<_>>())
 }
@@ -174,7 +174,7 @@ fn every_format_is_multiplied_in_every_precision() {
         let k = kind.block_len();
         let (packed, weights) = matrix(kind, n, k, 21);
         for precision in [Precision::Int8, Precision::Int16] {
-            if kind.precision() == Precision::Int16 && precision == Precision::Int8 {
+            if kind.coarsest() == Precision::Int16 && precision == Precision::Int8 {
                 continue;
             }
             let x = exact_activations(precision, m, k, 22);
