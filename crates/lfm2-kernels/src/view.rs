@@ -90,6 +90,11 @@ impl<'a, T> MatRef<'a, T> {
         self.cols
     }
 
+    /// Everything from one value on, and the distance of rows.
+    pub(crate) fn starting_at(&self, row: usize, column: usize) -> (&'a [T], usize) {
+        (&self.data[row * self.stride + column..], self.stride)
+    }
+
     /// Row `index`.
     ///
     /// # Panics

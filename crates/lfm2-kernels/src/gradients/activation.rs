@@ -64,19 +64,19 @@ impl Kernel for SiluMul<'_> {
 }
 
 /// The gradient of the scores whose [`scaled_softmax`](crate::scaled_softmax) is `p` and has the gradient
-/// `dp`, in place of `p`: `p (dp - sum of dp p) scale`.
+/// `dp`, in place of that: `p (dp - sum of dp p) scale`.
 ///
 /// # Errors
 /// When the lengths differ.
-pub fn softmax_gradient(isa: Isa, p: &mut [f32], dp: &[f32], scale: f32) -> Result<(), ShapeError> {
+pub fn softmax_gradient(isa: Isa, p: &[f32], dp: &mut [f32], scale: f32) -> Result<(), ShapeError> {
     ShapeError::check("softmax dp", p.len(), dp.len())?;
     isa.run(Softmax { p, dp, scale });
     Ok(())
 }
 
 struct Softmax<'a> {
-    p: &'a mut [f32],
-    dp: &'a [f32],
+    p: &'a [f32],
+    dp: &'a mut [f32],
     scale: f32,
 }
 
@@ -87,10 +87,10 @@ impl Kernel for Softmax<'_> {
     fn run<S: Simd>(self, s: S) {
         let mean = s.splat(math::dot(s, self.p, self.dp));
         let scale = s.splat(self.scale);
-        let pairs = self.p.chunks_mut(S::LANES).zip(self.dp.chunks(S::LANES));
+        let pairs = self.p.chunks(S::LANES).zip(self.dp.chunks_mut(S::LANES));
         for (p, dp) in pairs {
             let (weight, slope) = (load_part(s, p), s.sub(load_part(s, dp), mean));
-            store_part(s, p, s.mul(s.mul(weight, slope), scale));
+            store_part(s, dp, s.mul(s.mul(weight, slope), scale));
         }
     }
 }

@@ -22,6 +22,9 @@ const X_STRIDE: usize = STEPS + MAX_LANES;
 /// Columns whose panels are there at the same time.
 const COLUMNS: usize = 512;
 
+/// Up to so many columns of `w`, columns of `x` are read where they lie.
+const COPY_COLUMNS: usize = 128;
+
 /// The height of the tallest tile.
 const TILE_ROWS: usize = 12;
 
@@ -298,22 +301,43 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
     #[inline(always)]
     fn tiles<S: Simd, const R: usize>(&mut self, s: S) {
         let steps = self.steps.len();
         for row in self.rows.clone().step_by(R) {
             let rows = row..(row + R).min(self.rows.end);
-            self.copy_rows::<R>(&rows);
+            let straight = self.straight::<R>(&rows);
+            if straight.is_none() {
+                self.copy_rows::<R>(&rows);
+            }
             let panels = self.packed.chunks_exact(2 * S::LANES * steps);
             for (column, panel) in self.columns.clone().step_by(2 * S::LANES).zip(panels) {
                 let columns = column..(column + 2 * S::LANES).min(self.columns.end);
-                match self.x {
-                    Left::Rows(_) => self.tile::<S, R, X_STRIDE, 1>(s, panel, &rows, &columns),
-                    Left::Columns(_) => self.tile::<S, R, 1, R>(s, panel, &rows, &columns),
+                match (self.x, straight) {
+                    (Left::Rows(_), _) => {
+                        self.tile::<S, R, X_STRIDE>(s, panel, &rows, &columns, (&*self.copied, 1));
+                    }
+                    (Left::Columns(_), Some((values, stride))) => {
+                        self.tile::<S, R, 1>(s, panel, &rows, &columns, (values, stride));
+                    }
+                    (Left::Columns(_), None) => {
+                        self.tile::<S, R, 1>(s, panel, &rows, &columns, (&*self.copied, R));
+                    }
                 }
             }
         }
+    }
+
+    /// The values of `rows` where they lie, and the stride of steps, if a copy would not be read often
+    /// enough to pay: `R` columns that lie side by side, for few panels.
+    #[inline(always)]
+    fn straight<const R: usize>(&self, rows: &Range<usize>) -> Option<(&'a [f32], usize)> {
+        let Left::Columns(x) = self.x else {
+            return None;
+        };
+        let few = self.columns.len() <= COPY_COLUMNS;
+        (few && rows.len() == R).then(|| x.starting_at(self.steps.start, rows.start))
     }
 
     /// Copies rows of `x` in the order they lie in, so that a tile reads them at strides it knows.
@@ -340,18 +364,19 @@ impl Block<'_> {
         }
     }
 
-    /// One tile; `ROW` and `STEP` are the strides of the copied values.
+    /// One tile of the values of `x` that are given with the stride of steps; `ROW` is that of rows.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const ROW: usize, const STEP: usize>(
+    fn tile<S: Simd, const R: usize, const ROW: usize>(
         &self,
         s: S,
         panel: &[f32],
         rows: &Range<usize>,
         columns: &Range<usize>,
+        (values, step): (&[f32], usize),
     ) {
         let steps = self.steps.len();
         assert!(panel.len() >= steps * 2 * S::LANES && steps <= STEPS);
-        assert!(self.copied.len() > (R - 1) * ROW + (steps - 1) * STEP);
+        assert!(values.len() > (R - 1) * ROW + (steps - 1) * step);
         let mut tile: Tile<S, R, 2> = [[s.zero(); 2]; R];
         if !self.fresh {
             for (row, tile) in rows.clone().zip(&mut tile) {
@@ -363,9 +388,9 @@ impl Block<'_> {
             }
         }
         let a = Broadcast {
-            start: self.copied.as_ptr(),
+            start: values.as_ptr(),
             row: ROW,
-            step: STEP,
+            step,
         };
         let b = Columns {
             start: panel.as_ptr(),

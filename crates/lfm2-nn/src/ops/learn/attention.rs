@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor, bail};
 use lfm2_kernels::gradients::softmax_gradient;
 use lfm2_kernels::profile::{self, Op, Work};
 use lfm2_kernels::{self as kernels, Scratch, Sum};
@@ -52,6 +52,17 @@ pub(super) struct Gradients<'a> {
     pub(super) dv: &'a mut [f32],
 }
 
+/// What the gradients of a block follow from.
+struct Operands<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    /// The values of the head, `(d, len)`.
+    v_across: &'a [f32],
+    /// The block's attention weights.
+    p: &'a [f32],
+    dy: &'a [f32],
+}
+
 /// One head of one segment: where its numbers begin in the packed queries and keys.
 #[derive(Clone, Copy)]
 struct Head {
@@ -66,6 +77,13 @@ struct Head {
 struct Block {
     queries: Range<usize>,
     keys: Range<usize>,
+}
+
+impl Block {
+    /// How many weights it has.
+    fn size(&self) -> usize {
+        self.queries.len() * self.keys.len()
+    }
 }
 
 impl Attention {
@@ -188,41 +206,64 @@ impl Attention {
         Ok(())
     }
 
-    /// Fills `y` like `q`.
+    /// How many weights the blocks of all heads have.
+    pub(super) fn weights_len(&self, spans: &[Span]) -> usize {
+        let heads = self.heads(spans).flat_map(|(_, heads)| heads);
+        let of = |head: Head| self.blocks(&head).map(|block| block.size()).sum::<usize>();
+        heads.map(of).sum()
+    }
+
+    /// Fills `y` like `q`, and `kept`, if there is room, with the weights of all blocks for the backward pass.
     pub(super) fn forward(
         &self,
         [q, k, v]: [&[f32]; 3],
         spans: &[Span],
         y: &mut [f32],
+        mut kept: Option<&mut [f32]>,
     ) -> Result<()> {
         let _span = self.timed();
         let stride = self.heads.query * self.heads.dim;
         for (len, heads) in self.heads(spans) {
             let Some(first) = heads.first() else { continue };
             let k_across = self.across(k, first);
-            let mut weights = Scratch::new(QUERIES * len);
-            for head in &heads {
-                for block in self.blocks(head) {
-                    let weights = &mut weights[..block.queries.len() * block.keys.len()];
-                    self.weights(q, &k_across, head, &block, weights)?;
-                    let (rows, keys) = (block.queries.len(), block.keys.len());
-                    let weights = Matrix::new(weights, rows, keys);
-                    let y = &mut y[head.q + block.queries.start * stride..];
-                    let v = self.keys(v, head, &block.keys);
-                    multiply_nn(weights, v, y, stride, Sum::Replace)?;
-                }
+            let mut scratch = Scratch::new(QUERIES * len);
+            for (head, block) in self.each_block(&heads) {
+                let weights = match kept.take() {
+                    Some(rest) => {
+                        let (own, rest) = rest.split_at_mut(block.size());
+                        kept = Some(rest);
+                        own
+                    }
+                    None => &mut scratch[..block.size()],
+                };
+                self.weights(q, &k_across, &head, &block, weights)?;
+                let weights = Matrix::new(weights, block.queries.len(), block.keys.len());
+                let y = &mut y[head.q + block.queries.start * stride..];
+                let v = self.keys(v, &head, &block.keys);
+                multiply_nn(weights, v, y, stride, Sum::Replace)?;
             }
         }
         Ok(())
     }
 
-    /// The gradients of [`forward`](Self::forward) where its result has `dy`. The weights are computed again
-    /// rather than kept: they would be the largest tensors of all.
+    fn each_block(&self, heads: &[Head]) -> Vec<(Head, Block)> {
+        let of = |head: &Head| {
+            let head = *head;
+            self.blocks(&head)
+                .map(move |block| (head, block))
+                .collect::<Vec<_>>()
+        };
+        heads.iter().flat_map(of).collect()
+    }
+
+    /// The gradients of [`forward`](Self::forward) where its result has `dy`. Without the weights that it
+    /// kept, they are computed again.
     pub(super) fn backward(
         &self,
         qkv: [&[f32]; 3],
         dy: &[f32],
         spans: &[Span],
+        mut kept: Option<&[f32]>,
         mut grads: Gradients<'_>,
     ) -> Result<()> {
         let _span = self.timed();
@@ -230,13 +271,32 @@ impl Attention {
         grads.dv.fill(0.0);
         for (len, heads) in self.heads(spans) {
             let Some(first) = heads.first() else { continue };
-            let across = [self.across(qkv[1], first), self.across(qkv[2], first)];
+            let v_across = self.across(qkv[2], first);
+            let k_across = kept.is_none().then(|| self.across(qkv[1], first));
             let mut buffers = Scratch::new(2 * QUERIES * len);
-            for head in &heads {
-                for block in self.blocks(head) {
-                    let across = [&*across[0], &*across[1]];
-                    self.block_backward(head, &block, (qkv, across, dy), &mut buffers, &mut grads)?;
-                }
+            for (head, block) in self.each_block(&heads) {
+                let (again, rest) = buffers.split_at_mut(block.size());
+                let weights = match (&mut kept, &k_across) {
+                    (Some(rest), _) => {
+                        let (own, behind) = rest.split_at(block.size());
+                        *rest = behind;
+                        own
+                    }
+                    (None, Some(across)) => {
+                        self.weights(qkv[0], across, &head, &block, again)?;
+                        &*again
+                    }
+                    (None, None) => bail!("attention without its weights"),
+                };
+                let slopes = &mut rest[..block.size()];
+                let operands = Operands {
+                    q: qkv[0],
+                    k: qkv[1],
+                    v_across: &v_across,
+                    p: weights,
+                    dy,
+                };
+                self.block_backward(&head, &block, &operands, slopes, &mut grads)?;
             }
         }
         Ok(())
@@ -247,36 +307,34 @@ impl Attention {
         &self,
         head: &Head,
         block: &Block,
-        ([q, k, _], [k_across, v_across], dy): ([&[f32]; 3], [&[f32]; 2], &[f32]),
-        buffers: &mut [f32],
+        operands: &Operands<'_>,
+        slopes: &mut [f32],
         grads: &mut Gradients<'_>,
     ) -> Result<()> {
-        let (rows, keys) = (block.queries.len(), block.keys.len());
-        let (p, rest) = buffers.split_at_mut(rows * keys);
-        let dp = &mut rest[..rows * keys];
-        let (stride, kv_stride) = (
-            self.heads.query * self.heads.dim,
-            self.heads.kv * self.heads.dim,
-        );
-        let at = (head.kv + block.keys.start * kv_stride).min(grads.dv.len());
-        self.weights(q, k_across, head, block, p)?;
-        let dy = self.queries(dy, head, &block.queries);
-        add_product_tn(
-            Matrix::new(p, rows, keys),
+        let Operands {
+            q,
+            k,
+            v_across,
+            p,
             dy,
-            &mut grads.dv[at..],
-            kv_stride,
-        )?;
+        } = *operands;
+        let (rows, keys) = (block.queries.len(), block.keys.len());
+        let stride = self.heads.query * self.heads.dim;
+        let kv_stride = self.heads.kv * self.heads.dim;
+        let at = (head.kv + block.keys.start * kv_stride).min(grads.dv.len());
+        let dy = self.queries(dy, head, &block.queries);
+        let dv = &mut grads.dv[at..];
+        add_product_tn(Matrix::new(p, rows, keys), dy, dv, kv_stride)?;
 
-        // dp = dy vᵀ, then in place of p: ds = p (dp - sum(dp p)) scale.
-        self.products(dy, v_across, head, block, dp)?;
+        // dp = dy vᵀ, then in its place: ds = p (dp - sum(dp p)) scale.
+        self.products(dy, v_across, head, block, slopes)?;
         if keys > 0 {
             let isa = isa()?;
-            for (p, dp) in p.chunks_exact_mut(keys).zip(dp.chunks_exact(keys)) {
-                softmax_gradient(isa, p, dp, self.scale).map_err(candle_core::Error::wrap)?;
+            for (p, dp) in p.chunks_exact(keys).zip(slopes.chunks_exact_mut(keys)) {
+                softmax_gradient(isa, p, dp, self.scale).map_err(Error::wrap)?;
             }
         }
-        let ds = Matrix::new(p, rows, keys);
+        let ds = Matrix::new(slopes, rows, keys);
         let dq = &mut grads.dq[head.q + block.queries.start * stride..];
         multiply_nn(
             ds,
@@ -312,7 +370,7 @@ impl CustomOp3 for Packed {
         let q = operand(q, q_layout)?;
         let qkv = [q, operand(k, k_layout)?, operand(v, v_layout)?];
         let mut y = vec![0.0; q.len()];
-        self.core.forward(qkv, &self.spans, &mut y)?;
+        self.core.forward(qkv, &self.spans, &mut y, None)?;
         result(y, q_layout.shape().clone())
     }
 
@@ -334,7 +392,7 @@ impl CustomOp3 for Packed {
             dv: &mut dv,
         };
         self.core
-            .backward(qkv, views[3].slice()?, &self.spans, grads)?;
+            .backward(qkv, views[3].slice()?, &self.spans, None, grads)?;
         Ok((
             Some(tensor_like(dq, q)?),
             Some(tensor_like(dk, k)?),

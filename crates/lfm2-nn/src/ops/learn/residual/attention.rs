@@ -45,6 +45,7 @@ pub(in crate::ops) fn attention(
         groups: groups(spans),
         rope: rope.clone(),
         kept: Kept::default(),
+        weights: Kept::default(),
     };
     let norms = (norm.weight, q_norm.weight, k_norm.weight);
     many::apply(layer, x, &[norms.0, q, k, v, norms.1, norms.2, output])
@@ -59,7 +60,12 @@ struct AttentionLayer {
     rope: RopeTable,
     /// Of every group of rows: queries and keys before their norms, values, and what attention made.
     kept: Kept,
+    /// Of every group: the weights of attention, unless they are many.
+    weights: Kept,
 }
+
+/// The most weights that are kept between the passes; more are computed again.
+const MOST_WEIGHTS: usize = 1 << 22;
 
 #[derive(Clone, Copy)]
 enum Turn {
@@ -140,6 +146,10 @@ impl Layer for AttentionLayer {
         let mut y = x.to_vec();
         let mut kept = Scratch::new(x.len() / hidden.max(1) * self.kept_width());
         let mut scratch = Scratch::new(tallest(&self.groups) * (hidden + wide + narrow));
+        let each = self.groups.iter().map(|g| self.core.weights_len(&g.spans));
+        let count = each.sum::<usize>();
+        let mut weights = (count <= MOST_WEIGHTS).then(|| Scratch::new(count));
+        let mut room = weights.as_deref_mut();
         for group in &self.groups {
             let count = group.rows.len();
             let [normed, q_turned, k_turned] =
@@ -153,11 +163,17 @@ impl Layer for AttentionLayer {
             }
             let norms = self.norms([q, k], [q_norm, k_norm]);
             self.turned(&norms, [&mut *q_turned, &mut *k_turned], group)?;
-            self.core
-                .forward([q_turned, k_turned, v], &group.spans, mixed)?;
+            let own = room.take().map(|rest| {
+                let (own, rest) = rest.split_at_mut(self.core.weights_len(&group.spans));
+                room = Some(rest);
+                own
+            });
+            let qkv = [&*q_turned, &*k_turned, &*v];
+            self.core.forward(qkv, &group.spans, mixed, own)?;
             output.apply(mixed, &mut y[group.of(hidden)], Sum::Add)?;
         }
         *self.kept.lock() = Some(kept);
+        *self.weights.lock() = weights;
         Ok(y)
     }
 
@@ -179,6 +195,8 @@ impl Layer for AttentionLayer {
         };
         let mut kept = self.kept.lock();
         let kept = kept.as_mut().ok_or_else(lost)?;
+        let weights = self.weights.lock();
+        let mut rest = weights.as_deref();
         let (w_q, w_k, w_v) = (
             Back::new(w_q, hidden)?,
             Back::new(w_k, hidden)?,
@@ -220,7 +238,13 @@ impl Layer for AttentionLayer {
                 dv: &mut *dv,
             };
             let operands = [&*q_turned, &*k_turned, &*v];
-            self.core.backward(operands, dmixed, &group.spans, grads)?;
+            let own = rest.map(|all| {
+                let (own, behind) = all.split_at(self.core.weights_len(&group.spans));
+                rest = Some(behind);
+                own
+            });
+            self.core
+                .backward(operands, dmixed, &group.spans, own, grads)?;
             self.rotate(dq_turned, self.core.heads.query, group, Turn::Back)?;
             self.rotate(dk_turned, self.core.heads.kv, group, Turn::Back)?;
             norms[0].backward(dq_turned, dq, Sum::Replace, dq_norm)?;
