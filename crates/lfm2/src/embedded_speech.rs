@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use crate::Result;
 use crate::hub::{Checkpoint, Limits, MemoryFiles};
 
+/// A name and the bytes of that file of the embedded checkpoint's folder.
+macro_rules! named {
+    ($name:literal) => {
+        ($name, file!($name))
+    };
+}
+
 /// The bytes of a file of the embedded checkpoint's folder.
 macro_rules! file {
     ($name:literal) => {
         include_bytes!(concat!("../../../models/lfm2-tiny-audio/", $name)).as_slice()
-    };
-}
-
-/// A name and the bytes of that file.
-macro_rules! named {
-    ($name:literal) => {
-        ($name, file!($name))
     };
 }
 
