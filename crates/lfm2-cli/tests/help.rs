@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::run;
 
-const COMMANDS: [&[&str]; 32] = [
+const COMMANDS: [&[&str]; 33] = [
     &[],
     &["generate"],
     &["batch"],
@@ -38,6 +38,7 @@ const COMMANDS: [&[&str]; 32] = [
     &["eval", "perplexity"],
     &["eval", "retrieval"],
     &["eval", "vl"],
+    &["eval", "wer"],
     &["analyze"],
     &["analyze", "dims"],
     &["analyze", "prune"],

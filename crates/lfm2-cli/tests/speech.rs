@@ -120,7 +120,7 @@ fn the_built_in_model_writes_digits_and_the_same_every_time() {
     let sections = facts["sections"].as_array().unwrap();
     for section in sections {
         let ends = [&section["start"], &section["end"]].map(|x| x.as_f64().unwrap());
-        assert!(ends[1] - ends[0] <= 6.01, "{section}");
+        assert!(ends[1] - ends[0] <= 3.01, "{section}");
     }
 }
 

@@ -189,7 +189,8 @@ fn impossible_settings_and_rows_are_refused_by_name() {
         let text = bench.refusal(&changes);
         assert!(text.contains(named), "{changes}: {text}");
     }
-    let long = json!({"audio": "0.wav", "text": "tones", "codes": [[1, 2]; 5]}).to_string();
+    let codes = vec![[1, 2]; 5];
+    let long = json!({"audio": "0.wav", "text": "tones", "codes": codes}).to_string();
     let path = bench.path().join("speak.jsonl");
     std::fs::write(&path, [bench.clip(0), long, bench.clip(1)].join("\n")).unwrap();
     let text = bench.refusal(&json!({"validation_clips": 1}));

@@ -66,6 +66,7 @@ pub fn embedded() -> crate::Result<AudioModel> {
     )?)
 }
 
-/// Seconds of sound that [`embedded`] should get at a time: it was trained on strings of up to eight digits.
+/// Seconds of sound that [`embedded`] should get at a time: it was trained on strings of up to eight digits, and so
+/// many are said in that time.
 #[cfg(feature = "embedded")]
-pub const EMBEDDED_SECONDS: f64 = 6.0;
+pub const EMBEDDED_SECONDS: f64 = 3.0;

@@ -14,7 +14,7 @@ pause is transcribed again and again; words are written when two transcriptions 
 approximate: the same sound as a file may read differently.
 
 The built-in model writes down strings of English digits, zero to nine, and hears digits in everything
-else. It reads parts of 6 seconds at most. For speech of any other kind give a model.
+else. It reads parts of 3 seconds at most. For speech of any other kind give a model.
 
 Examples:
   lfm2 transcribe number.wav                               by the built-in model
@@ -34,7 +34,7 @@ pub(crate) struct TranscribeArgs {
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: TranscriptFormat,
-    /// Seconds of sound that are transcribed together at most [default: 30, of srt 8, of the built-in model 6]
+    /// Seconds of sound that are transcribed together at most [default: 30, of srt 8, of the built-in model 3]
     #[arg(long, value_name = "SECONDS", value_parser = number::at_least_one, allow_negative_numbers = true)]
     pub(crate) longest: Option<NonZeroUsize>,
     /// Minutes of sound that a file may have; all of it is held in memory
