@@ -1,4 +1,5 @@
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -41,6 +42,9 @@ pub(crate) struct VlArgs {
         allow_negative_numbers = true
     )]
     pub(crate) batch: NonZeroUsize,
+    /// Keep every answer in this file, and go on behind those that are there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
     /// Write JSON: one line for the result
     #[arg(long)]
     pub(crate) json: bool,

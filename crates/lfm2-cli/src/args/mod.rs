@@ -10,6 +10,7 @@ mod download;
 mod embed;
 mod eval;
 mod eval_retrieval;
+mod eval_rows;
 mod eval_vl;
 mod generate;
 mod index;
@@ -43,8 +44,9 @@ pub(crate) use converse::ConverseArgs;
 pub(crate) use describe::{DescribeArgs, Explain};
 pub(crate) use download::DownloadArgs;
 pub(crate) use embed::EmbedArgs;
-pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs, RecallArgs};
+pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
 pub(crate) use eval_retrieval::RetrievalArgs;
+pub(crate) use eval_rows::{ChoiceArgs, ChoiceFrame, Gsm8kArgs, IfevalArgs, RecallArgs, RowArgs};
 pub(crate) use eval_vl::VlArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use index::{

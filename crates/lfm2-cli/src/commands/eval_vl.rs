@@ -5,7 +5,9 @@ use std::time::Instant;
 use anyhow::Result;
 use lfm2::hub::Checkpoint;
 use lfm2_train::shapes::{Exam, ExamReport, Examinee, Topic};
+use serde_json::json;
 
+use super::eval_rows::{Identity, stopped};
 use crate::args::VlArgs;
 use crate::exit::{Doing, invalid};
 use crate::ui::interrupt::Interrupt;
@@ -28,7 +30,12 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
     let bar = progress::bar(exam.pictures as u64, "pictures");
     let started = Instant::now();
     let (mut done, mut right) = (0_usize, 0_usize);
-    let report = model.examine(&exam, &interrupt.watch(), |answer| {
+    let identity = Identity::of(&checkpoint, &args.model.device)?;
+    let settings = json!({"seed": exam.seed, "max_new_tokens": exam.max_new_tokens});
+    let keep = args.keep.as_deref();
+    let mut log = identity.log(keep, "vl", "shapes", settings)?;
+    let watch = interrupt.watch();
+    let report = model.examine(&exam, (&mut log, &watch), |answer| {
         done += 1;
         right += usize::from(answer.right);
         bar.set_position(answer.picture as u64 + 1);
@@ -42,7 +49,8 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
             );
             bar.suspend(|| eprintln!("{line}"));
         }
-    })?;
+    });
+    let report = report.map_err(|error| stopped(error, keep))?;
     bar.finish_and_clear();
     match args.json {
         true => json_line(&report),
