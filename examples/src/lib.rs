@@ -17,4 +17,5 @@
 //! | `converse` | a conversation in speech, turn by turn |
 //! | `dimensions` | which dimension of an embedding says what, layer by layer |
 //! | `logits` | the network without any text around it |
+//! | `experiments` | the trainer as a library: six questions on methods of training, see `docs/experiments.md` |
 //! | `download` | files from the Hub, with progress (`--features download`) |

@@ -20,9 +20,8 @@
 //! | a model that sees | [`vision::VisionRun`], [`Mixed`] |
 //! | pictures with questions and right answers | [`shapes`] |
 //! | a tokenizer of the family's form | [`train_tokenizer`], [`tokenizer_files`] |
-//! | to know how far a model uses its context | [`recall`] |
 //! | to know how well it transcribes | [`word_error_rate`] |
-//! | to know how well it predicts a text | [`perplexity`] |
+//! | to know what a model can do | [`eval`] |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -49,6 +48,7 @@ mod bpe;
 pub mod curriculum;
 pub mod data;
 mod error;
+pub mod eval;
 mod export;
 mod file;
 mod hints;
@@ -62,11 +62,9 @@ mod objective;
 mod optim;
 mod options;
 mod pairs;
-mod perplexity;
 mod plot;
 mod prepare;
 mod progress;
-mod recall;
 mod report;
 pub mod retrieval;
 mod rng;
@@ -91,6 +89,8 @@ pub use bpe::{
     BOS, CHAT_TEMPLATE, EOS, PAD, SMALLEST_VOCABULARY, SPECIAL_TOKENS, tokenizer_files,
     train_tokenizer,
 };
+/// What tensor operations come to: an [`Objective`] of one's own speaks of it.
+pub use candle_core::Result as TensorResult;
 pub use error::{Error, Result};
 pub use hints::Hints;
 pub use language::{Language, LanguageBatch};
@@ -100,11 +100,7 @@ pub use objective::{BatchSize, LossUnit, Objective, Outcome, ValidationSet};
 pub use optim::{AdamW, AdamWOptions, Gradients, Moments, clip_factor};
 pub use options::{Activations, Base, Card, ExportDtype, Method, NonFinitePolicy, TrainOptions};
 pub use pairs::PairBatch;
-pub use perplexity::{PerplexityOptions, PerplexityReport, perplexity};
 pub use progress::{StepReport, TrainEvent, TrainProgress, ValidationReport};
-pub use recall::{
-    Answerer, RecallOptions, RecallOutcome, RecallReport, RecallRow, read_recall, recall,
-};
 pub use rng::Rng;
 pub use run::Resume;
 pub use run_loop::{Pace, RunFolder, RunLoop};

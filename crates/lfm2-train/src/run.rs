@@ -88,7 +88,11 @@ pub(crate) fn check_identity(
 }
 
 /// The first key whose values differ, with both.
-fn first_difference(key: &str, before: &Value, now: &Value) -> Option<(String, String, String)> {
+pub(crate) fn first_difference(
+    key: &str,
+    before: &Value,
+    now: &Value,
+) -> Option<(String, String, String)> {
     let inside = |name: &str| {
         if key.is_empty() {
             name.to_string()

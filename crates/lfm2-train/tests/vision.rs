@@ -9,6 +9,7 @@ use lfm2_generate::Cancel;
 use lfm2_hub::{Checkpoint, ModelSource, OpenOptions};
 use lfm2_nn::Accuracy;
 use lfm2_text::LoadOptions;
+use lfm2_train::eval::RowLog;
 use lfm2_train::shapes::{Exam, Examinee, Topic};
 use lfm2_train::vision::{VisionOptions, VisionRun};
 use lfm2_train::{AnyRun, Error, Hints, Objective, Resume, TrainEvent, TrainProgress};
@@ -333,10 +334,22 @@ fn the_exported_folder_opens_like_a_published_one_and_can_be_trained_further() {
     (exam.pictures, exam.max_new_tokens, exam.batch) = (3, 4, 12);
     exam.scenes.sides = [40, 64];
     let mut answered = Vec::new();
-    let report = examinee.examine(&exam, &Cancel::new(), |answer| {
+    let mut log = RowLog::in_memory();
+    let report = examinee.examine(&exam, (&mut log, &Cancel::new()), |answer| {
         answered.push((answer.picture, answer.question.topic, answer.right));
     });
     let report = report.unwrap();
+    // What is in the log is not asked again, not even by somebody who was stopped.
+    let stopped = Cancel::new();
+    stopped.cancel();
+    let again = examinee.examine(&exam, (&mut log, &stopped), |_| {});
+    assert_eq!(again.unwrap(), report);
+    exam.pictures = 4;
+    assert!(
+        examinee
+            .examine(&exam, (&mut log, &stopped), |_| {})
+            .is_err()
+    );
     let questions: usize = report.topics.values().map(|score| score.questions).sum();
     assert_eq!(questions, answered.len());
     assert!(report.topics[&Topic::Count].questions == 3 && answered.last().unwrap().0 == 2);

@@ -3,16 +3,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelArgs, RetrievalArgs, VlArgs, WerArgs, number};
-
-const RECALL: &str = "\
-Every row is a JSON object with `prompt` and `answer`. The prompt is asked as the only turn of a
-conversation, the model answers greedily, and the row counts when the answer occurs in what it
-says.
-
-Examples:
-  lfm2 eval recall --data data/stories/recall.jsonl.gz
-  lfm2 eval recall --data rows.jsonl --model model.gguf --json | tail -n 1";
+use super::{
+    ChoiceArgs, Gsm8kArgs, IfevalArgs, ModelArgs, RecallArgs, RetrievalArgs, VlArgs, WerArgs,
+    number,
+};
 
 const PERPLEXITY: &str = "\
 Texts are the blocks between empty lines of a file. What is printed is exp of the mean loss per token,
@@ -36,6 +30,12 @@ pub(crate) enum EvalCommand {
     Recall(RecallArgs),
     /// How well a text is predicted
     Perplexity(PerplexityArgs),
+    /// Multiple choice by likelihood
+    Choice(ChoiceArgs),
+    /// Word problems whose answer is a number
+    Gsm8k(Gsm8kArgs),
+    /// Rules on the form of an answer
+    Ifeval(IfevalArgs),
     /// How well a model finds the texts that answer a question
     Retrieval(RetrievalArgs),
     /// How well a model sees coloured shapes
@@ -60,53 +60,12 @@ pub(crate) struct PerplexityArgs {
         allow_negative_numbers = true
     )]
     pub(crate) context: NonZeroUsize,
-    /// Write JSON: one line for the result
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-}
-
-/// Questions on a text in the prompt
-#[derive(Debug, Args)]
-#[command(after_help = RECALL)]
-pub(crate) struct RecallArgs {
-    /// The rows: JSON lines, plain or gzip
+    /// Keep the loss of every pass in this file, and go on behind those that are there
     #[arg(long, value_name = "FILE")]
-    pub(crate) data: PathBuf,
-    /// Use only this many rows, from the start
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = number::at_least_one,
-        allow_negative_numbers = true
-    )]
-    pub(crate) limit: Option<NonZeroUsize>,
-    /// Tokens an answer may have
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "N",
-        default_value = "32",
-        value_parser = number::at_least_one,
-        allow_negative_numbers = true
-    )]
-    pub(crate) max_new_tokens: NonZeroUsize,
-    /// Rows answered together
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "16",
-        value_parser = number::at_least_one,
-        allow_negative_numbers = true
-    )]
-    pub(crate) batch: NonZeroUsize,
+    pub(crate) keep: Option<PathBuf>,
     /// Write JSON: one line for the result
     #[arg(long)]
     pub(crate) json: bool,
-    /// Show the rows that were answered wrongly on stderr
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

@@ -46,6 +46,9 @@ pub(crate) struct VlArgs {
     /// Write the pictures into this folder as PNG, and what was asked and answered as answers.jsonl
     #[arg(long, value_name = "FOLDER")]
     pub(crate) save: Option<PathBuf>,
+    /// Keep every answer in this file, and go on behind those that are there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
     /// Write JSON: one line for the result
     #[arg(long)]
     pub(crate) json: bool,

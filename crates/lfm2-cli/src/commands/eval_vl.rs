@@ -8,6 +8,7 @@ use lfm2::hub::Overwrite;
 use lfm2_train::shapes::{Exam, ExamAnswer, ExamReport, Examinee, Topic};
 use serde_json::json;
 
+use super::eval_rows::{Identity, stopped};
 use crate::args::VlArgs;
 use crate::exit::Doing;
 use crate::ui::interrupt::Interrupt;
@@ -27,16 +28,18 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
     let bar = progress::bar(exam.pictures as u64, "pictures");
     let started = Instant::now();
     let (mut done, mut right) = (0_usize, 0_usize);
-    let mut failed = None;
-    let report = model.examine(&exam, &interrupt.watch(), |answer| {
+    let identity = Identity::of(&checkpoint, &args.model.device)?;
+    let settings = json!({"seed": exam.seed, "max_new_tokens": exam.max_new_tokens});
+    let keep = args.keep.as_deref();
+    let mut log = identity.log(keep, "vl", "shapes", settings)?;
+    let watch = interrupt.watch();
+    let report = model.examine(&exam, (&mut log, &watch), |answer| {
         done += 1;
         right += usize::from(answer.right);
         bar.set_position(answer.picture as u64 + 1);
         bar.set_message(format!("{:.1} % right", 100.0 * right as f64 / done as f64));
-        if let Some(album) = &mut album
-            && failed.is_none()
-        {
-            failed = album.add(answer).err();
+        if let Some(album) = &mut album {
+            album.add(answer);
         }
         if args.verbose && !answer.right {
             let (picture, question) = (answer.picture, answer.question);
@@ -47,11 +50,9 @@ pub(crate) fn run(args: &VlArgs) -> Result<()> {
             );
             bar.suspend(|| eprintln!("{line}"));
         }
-    })?;
+    });
+    let report = report.map_err(|error| stopped(error, keep))?;
     bar.finish_and_clear();
-    if let Some(error) = failed {
-        return Err(error);
-    }
     album.map(Album::finish).transpose()?;
     match args.json {
         true => json_line(&report),
@@ -67,6 +68,7 @@ struct Album {
     folder: PathBuf,
     answers: String,
     last: Option<usize>,
+    failed: Option<anyhow::Error>,
 }
 
 impl Album {
@@ -76,11 +78,19 @@ impl Album {
             folder: folder.to_owned(),
             answers: String::new(),
             last: None,
+            failed: None,
         })
     }
 
-    /// Writes the picture, unless the last answer was about the same one, and notes the answer.
-    fn add(&mut self, answer: &ExamAnswer<'_>) -> Result<()> {
+    /// Notes the answer, and writes the picture unless the last answer was about the same one. After a failure
+    /// nothing more is written.
+    fn add(&mut self, answer: &ExamAnswer<'_>) {
+        if self.failed.is_none() {
+            self.failed = self.note(answer).err();
+        }
+    }
+
+    fn note(&mut self, answer: &ExamAnswer<'_>) -> Result<()> {
         let name = format!("{:04}.png", answer.picture);
         if self.last.replace(answer.picture) != Some(answer.picture) {
             let path = self.folder.join(&name);
@@ -98,7 +108,11 @@ impl Album {
         Ok(())
     }
 
+    /// Writes the answers; the first failure of all, if there was one.
     fn finish(self) -> Result<()> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         let path = self.folder.join("answers.jsonl");
         std::fs::write(&path, self.answers).doing("writing", path.display())
     }

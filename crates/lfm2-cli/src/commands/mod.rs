@@ -10,6 +10,7 @@ pub(crate) mod download;
 pub(crate) mod embed;
 pub(crate) mod eval;
 mod eval_retrieval;
+mod eval_rows;
 mod eval_vl;
 mod eval_wer;
 pub(crate) mod generate;

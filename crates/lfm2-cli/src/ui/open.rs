@@ -37,6 +37,14 @@ pub(crate) fn model(args: &ModelArgs) -> Result<TextModel> {
     TextModel::open_with(source.clone(), &options).doing("opening", source)
 }
 
+/// The files of the chosen text model, or of the built-in one.
+pub(crate) fn checkpoint(args: &ModelArgs) -> Result<Checkpoint> {
+    match source(args, MODEL_VARIABLE)? {
+        Some(source) => Checkpoint::open(&source, &files(args.offline)).doing("opening", source),
+        None => Ok(lfm2::embedded::stories()?),
+    }
+}
+
 /// Opens the chosen retrieval model, else the one an index was `made_with`, else the built-in one; and
 /// says where it is, unless it is built in.
 ///

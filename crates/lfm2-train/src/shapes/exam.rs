@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::scene::{Scene, SceneOptions};
 use super::words::{Question, Topic};
-use crate::recall::greedy;
+use crate::eval::{RowLog, greedy};
 use crate::rng::Rng;
 use crate::vision::asking;
 use crate::{Error, Result};
@@ -117,15 +117,16 @@ impl Examinee {
     }
 
     /// Asks about `exam.pictures` pictures, each question on its own, and takes the likeliest answer.
-    /// `answered` is told of every answer.
+    /// Answers are kept in `log`, and those that are there already are not asked for again. `answered` is
+    /// told of every answer.
     ///
     /// # Errors
     /// [`Error::Cancelled`] with the number of answered questions; [`Error::InvalidOption`]; errors of
-    /// template, tokenizer and model.
+    /// template, tokenizer, model and log.
     pub fn examine(
         &self,
         exam: &Exam,
-        cancel: &Cancel,
+        (log, cancel): (&mut RowLog<String>, &Cancel),
         mut answered: impl FnMut(&ExamAnswer<'_>),
     ) -> Result<ExamReport> {
         exam.scenes.validate()?;
@@ -138,9 +139,6 @@ impl Examinee {
         let mut done = 0;
         let pictures: Vec<usize> = (0..exam.pictures).collect();
         for pictures in pictures.chunks((exam.batch / Topic::ALL.len()).max(1)) {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled { step: done });
-            }
             let sheets = pictures.iter().map(|picture| {
                 let scene = Scene::random(&exam.scenes, &mut rng);
                 let asked = Topic::ALL.into_iter();
@@ -154,9 +152,21 @@ impl Examinee {
                 }
             });
             let sheets: Vec<Sheet> = sheets.collect();
-            let outputs = self.answers(exam, &sheets)?;
+            let count: usize = sheets.iter().map(|sheet| sheet.questions.len()).sum();
+            let there = log.rows().len().saturating_sub(done);
+            if there < count {
+                if cancel.is_cancelled() {
+                    let step = log.rows().len() as u64;
+                    return Err(Error::Cancelled { step });
+                }
+                for output in self.answers(exam, &sheets)?.into_iter().skip(there) {
+                    log.push(output)?;
+                }
+            }
+            let outputs = log.rows().get(done..).unwrap_or_default();
+            done += count;
             let questions = sheets.iter().flat_map(Sheet::questions);
-            for ((sheet, question), output) in questions.zip(&outputs) {
+            for ((sheet, question), output) in questions.zip(outputs) {
                 let score = topics.entry(question.topic).or_default();
                 answered(&ExamAnswer {
                     picture: sheet.picture,
@@ -165,7 +175,6 @@ impl Examinee {
                     output,
                     right: score.count(question, output),
                 });
-                done += 1;
             }
         }
         topics.values_mut().for_each(TopicScore::finish);

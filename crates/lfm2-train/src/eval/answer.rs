@@ -1,55 +1,51 @@
-//! Measuring how much of its context a model uses: questions on a text given in the prompt.
+//! Tests that are answered in words: a prompt, a greedy answer, and a judge.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{D, Tensor};
 use lfm2_generate::{Cancel, ChatPrompt, ChatTemplate, Message, RenderOptions};
 use lfm2_hub::{Specials, Tokenizer};
 use lfm2_nn::{CacheSpec, Decoder, Input, Segment, Step, Want};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::RowLog;
 use crate::data::DataFile;
 use crate::{Error, Result};
 
-/// One question: the prompt and a text that a right answer contains, in capitals or not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecallRow {
-    /// What the user says.
-    pub prompt: String,
-    /// What has to occur in the model's answer.
-    pub answer: String,
+/// A row of a test: what is asked, and what is to be said of an answer.
+pub trait Question {
+    /// What a judge says of an answer.
+    type Verdict: Serialize + DeserializeOwned;
+
+    /// What the user says, as the only turn of a conversation.
+    fn prompt(&self) -> Cow<'_, str>;
+
+    /// Judges what the model said.
+    fn judge(&self, output: &str) -> Self::Verdict;
 }
 
-/// Reads rows of `{"prompt", "answer"}` as JSON lines, plain or gzip.
-///
-/// # Errors
-/// [`Error::Data`] with the line of a broken row, [`Error::EmptyData`] when there is none.
-pub fn read_recall(path: &Path) -> Result<Vec<RecallRow>> {
-    let rows: Vec<_> = DataFile::read(path)?
-        .json_lines()?
-        .into_iter()
-        .map(|line| line.row)
-        .collect();
-    if rows.is_empty() {
-        return Err(Error::EmptyData {
-            path: path.to_path_buf(),
-            detail: "there is no row in this file".into(),
-        });
-    }
-    Ok(rows)
+/// A judged answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer<V> {
+    /// What the model said.
+    pub output: String,
+    /// What the judge says of it.
+    pub verdict: V,
 }
 
-/// How to measure.
+/// How questions are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RecallOptions {
+pub struct AnswerOptions {
     /// Tokens an answer may have.
     pub max_new_tokens: usize,
     /// Rows that are answered together.
     pub batch: usize,
 }
 
-impl Default for RecallOptions {
+impl Default for AnswerOptions {
     fn default() -> Self {
         Self {
             max_new_tokens: 32,
@@ -58,26 +54,18 @@ impl Default for RecallOptions {
     }
 }
 
-/// What a measurement came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RecallReport {
-    /// Share of rows whose answer is right.
-    pub accuracy: f64,
-    /// The number of rows.
-    pub rows: usize,
-}
+impl AnswerOptions {
+    /// Sets how many tokens an answer may have.
+    pub fn with_max_new_tokens(mut self, tokens: usize) -> Self {
+        self.max_new_tokens = tokens;
+        self
+    }
 
-/// One row's outcome, passed to the caller as it is known.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct RecallOutcome<'a> {
-    /// The row.
-    pub row: &'a RecallRow,
-    /// What the model said.
-    pub output: &'a str,
-    /// Whether the output contains the answer; case does not count, since an answer that is a whole
-    /// sentence begins with a capital.
-    pub right: bool,
+    /// Sets how many rows are answered together.
+    pub fn with_batch(mut self, rows: usize) -> Self {
+        self.batch = rows;
+        self
+    }
 }
 
 /// A model with its text side, ready to answer.
@@ -101,55 +89,70 @@ impl std::fmt::Debug for Answerer<'_> {
     }
 }
 
-/// Answers every row greedily, as the only user turn of a conversation, and counts the answers that
-/// contain the right one, whatever its case.
+/// Reads the rows of a test as JSON lines, plain or gzip.
 ///
 /// # Errors
-/// [`Error::Cancelled`] with the number of finished rows; errors of template, tokenizer and model.
-pub fn recall(
+/// [`Error::Data`] with the line of a broken row, [`Error::EmptyData`] when there is none.
+pub fn read_rows<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>> {
+    rows_of(&DataFile::read(path)?)
+}
+
+/// The rows of a file that is in memory.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn rows_of<R: DeserializeOwned>(file: &DataFile) -> Result<Vec<R>> {
+    let lines = file.json_lines()?;
+    if lines.is_empty() {
+        return Err(Error::EmptyData {
+            path: file.path().to_path_buf(),
+            detail: "there is no row in this file".into(),
+        });
+    }
+    Ok(lines.into_iter().map(|line| line.row).collect())
+}
+
+/// Answers greedily every row that `log` does not hold yet, and judges the answers. `told` hears of every
+/// new one.
+///
+/// # Errors
+/// [`Error::InvalidOption`] when there is no row or nothing may be said; [`Error::Cancelled`] with the
+/// number of finished rows, which are in the log; errors of template, tokenizer, model and log.
+pub fn answer<Q: Question>(
     answerer: &Answerer<'_>,
-    rows: &[RecallRow],
-    options: &RecallOptions,
+    rows: &[Q],
+    options: &AnswerOptions,
+    log: &mut RowLog<Answer<Q::Verdict>>,
     cancel: &Cancel,
-    mut outcome: impl FnMut(&RecallOutcome<'_>),
-) -> Result<RecallReport> {
-    if rows.is_empty() || options.batch == 0 {
-        return Err(Error::option(
-            "recall",
-            "expected at least one row and a batch of at least 1, found 0",
-        ));
+    mut told: impl FnMut(&Q, &Answer<Q::Verdict>),
+) -> Result<()> {
+    if rows.is_empty() || options.batch == 0 || options.max_new_tokens == 0 {
+        let detail = "expected at least one row, a batch and an answer of at least 1, found 0";
+        return Err(Error::option("rows", detail));
     }
-    let (mut right, mut done) = (0, 0);
-    for rows in rows.chunks(options.batch) {
+    let open = rows.get(log.rows().len()..).unwrap_or_default();
+    for rows in open.chunks(options.batch) {
         if cancel.is_cancelled() {
-            return Err(Error::Cancelled { step: done });
+            let step = log.rows().len() as u64;
+            return Err(Error::Cancelled { step });
         }
-        for (row, output) in rows
-            .iter()
-            .zip(answerer.answers(rows, options.max_new_tokens)?)
-        {
-            let hit = output.to_lowercase().contains(&row.answer.to_lowercase());
-            right += usize::from(hit);
-            outcome(&RecallOutcome {
-                row,
-                output: &output,
-                right: hit,
-            });
+        let outputs = answerer.answers(rows, options.max_new_tokens)?;
+        for (row, output) in rows.iter().zip(outputs) {
+            let verdict = row.judge(&output);
+            let answer = Answer { output, verdict };
+            told(row, &answer);
+            log.push(answer)?;
         }
-        done += rows.len() as u64;
     }
-    Ok(RecallReport {
-        accuracy: right as f64 / rows.len() as f64,
-        rows: rows.len(),
-    })
+    Ok(())
 }
 
 impl Answerer<'_> {
     /// The greedy answers to `rows`, decoded together.
-    fn answers(&self, rows: &[RecallRow], max_new_tokens: usize) -> Result<Vec<String>> {
+    fn answers<Q: Question>(&self, rows: &[Q], max_new_tokens: usize) -> Result<Vec<String>> {
         let prompts = rows
             .iter()
-            .map(|row| self.prompt(row))
+            .map(|row| self.prompt(row.prompt().as_ref()))
             .collect::<Result<Vec<_>>>()?;
         let answers = greedy(self.model, &prompts, self.stop_ids, max_new_tokens)?;
         answers
@@ -158,8 +161,9 @@ impl Answerer<'_> {
             .collect()
     }
 
-    fn prompt(&self, row: &RecallRow) -> Result<Vec<u32>> {
-        let messages = [Message::user(row.prompt.as_str())];
+    /// The ids of a conversation in which the user says `text` and the assistant is to begin.
+    pub(super) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let messages = [Message::user(text)];
         let options = RenderOptions::default();
         let prompt = ChatPrompt::new(self.tokenizer, self.template, &messages, &[], &options)?;
         Ok(prompt.ids().to_vec())

@@ -4,8 +4,9 @@ use candle_core::{DType, Device};
 use lfm2_generate::Cancel;
 use lfm2_hub::{Bos, SpecialTokens, Tokenizer};
 use lfm2_nn::{CacheSpec, Decoder, Input, Want};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::RowLog;
 use crate::data::{DataFile, Document, MicroBatch, pack};
 use crate::{Error, Result, loss};
 
@@ -47,9 +48,18 @@ pub struct PerplexityReport {
     pub documents: usize,
 }
 
+/// What was predicted in one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BatchLoss {
+    /// The sum of the losses, in nats.
+    pub sum: f64,
+    /// Predicted tokens.
+    pub tokens: usize,
+}
+
 /// Reads the blocks of `data` between empty lines, each behind its own beginning token, and measures how
-/// likely the model finds their tokens. `progress` is told how many predicted tokens are done, of how
-/// many, and their mean loss.
+/// likely the model finds their tokens, going on behind the passes in `log`. `progress` is told how many
+/// predicted tokens are done, of how many, and their mean loss.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for a context below 2, [`Error::EmptyData`] when there is nothing to predict,
@@ -59,7 +69,7 @@ pub fn perplexity(
     tokenizer: &Tokenizer,
     data: &DataFile,
     options: PerplexityOptions,
-    cancel: &Cancel,
+    (log, cancel): (&mut RowLog<BatchLoss>, &Cancel),
     mut progress: impl FnMut(usize, usize, f64),
 ) -> Result<PerplexityReport> {
     if options.context < 2 || options.batch_tokens < options.context {
@@ -86,15 +96,20 @@ pub fn perplexity(
             detail: "there is no token to predict in this file".into(),
         });
     }
-    let (mut sum, mut done) = (0.0, 0);
-    for batch in pack(&documents, options.batch_tokens) {
+    let batches = pack(&documents, options.batch_tokens);
+    for batch in batches.iter().skip(log.rows().len()) {
         if cancel.is_cancelled() {
-            return Err(Error::Cancelled { step: done as u64 });
+            let step = log.rows().len() as u64;
+            return Err(Error::Cancelled { step });
         }
-        sum += batch_loss(model, &batch)?;
-        done += batch.scored();
+        log.push(BatchLoss {
+            sum: batch_loss(model, batch)?,
+            tokens: batch.scored(),
+        })?;
+        let (sum, done) = added(log.rows());
         progress(done, total, sum / done as f64);
     }
+    let (sum, _) = added(log.rows());
     let loss = sum / total as f64;
     Ok(PerplexityReport {
         perplexity: loss::perplexity(loss),
@@ -104,6 +119,12 @@ pub fn perplexity(
         bytes,
         documents: texts,
     })
+}
+
+/// The loss and the tokens of all passes.
+fn added(passes: &[BatchLoss]) -> (f64, usize) {
+    let add = |(sum, tokens), pass: &BatchLoss| (sum + pass.sum, tokens + pass.tokens);
+    passes.iter().fold((0.0, 0), add)
 }
 
 /// The summed loss of a batch.
