@@ -178,21 +178,18 @@ mod tests {
         );
     }
 
-    #[test]
-    #[ignore = "driver"]
-    fn drive() {
-        let words = std::env::var("EXPERIMENTS").unwrap();
-        run(&parse(&words).unwrap()).unwrap();
-    }
-
     /// The page says what the files say.
     #[test]
     fn the_tables_of_the_page_are_those_of_the_results() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let page = std::fs::read_to_string(root.join("docs/experiments.md")).unwrap();
         for Experiment { name, .. } in EXPERIMENTS {
-            let results = root.join(format!("examples/experiments/results/{name}.json"));
-            let table = Results::read(&results).unwrap().table();
+            let path = root.join(format!("examples/experiments/results/{name}.json"));
+            if !path.exists() {
+                assert!(!page.contains(&format!("experiments/{name}.svg")), "{name}");
+                continue;
+            }
+            let table = Results::read(&path).unwrap().table();
             assert!(page.contains(&table), "{name}: expected\n{table}");
             assert!(page.contains(&format!("experiments/{name}.svg")), "{name}");
         }
