@@ -17,7 +17,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::args::{ChoiceArgs, ChoiceFrame, Gsm8kArgs, IfevalArgs, ModelArgs, RecallArgs, RowArgs};
+use crate::args::{
+    ChoiceArgs, ChoiceFrame, DeviceArgs, Gsm8kArgs, IfevalArgs, ModelArgs, RecallArgs, RowArgs,
+};
 use crate::exit::Stopped;
 use crate::ui::interrupt::Interrupt;
 use crate::ui::{format, json_line, open, progress, screen};
@@ -181,7 +183,7 @@ impl<V> Written<'_, V> {
         let interrupt = Interrupt::install()?;
         let measured = Measured::open(&args.model)?;
         let settings = json!({"max_new_tokens": self.max_new_tokens});
-        let mut log =
+        let mut log: RowLog<Answer<V>> =
             measured
                 .identity
                 .log(args.keep.as_deref(), self.name, self.sha256, settings)?;
