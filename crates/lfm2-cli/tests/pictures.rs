@@ -50,6 +50,35 @@ fn an_answer_is_written_and_is_the_same_with_the_same_seed() {
 }
 
 #[test]
+fn without_a_model_the_built_in_one_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = text(&folder.path().join("shapes"));
+    let exam = run(&[
+        "eval", "vl", "--count", "3", "--seed", "7", "--save", &out, "--json",
+    ]);
+    assert_eq!(exam.ok().json()["pictures"], 3);
+    let answers = std::fs::read_to_string(folder.path().join("shapes/answers.jsonl")).unwrap();
+    let answers = answers
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let kept: Vec<Value> = answers.collect();
+    assert!(kept.len() > 15);
+    let background = kept
+        .iter()
+        .find(|line| line["topic"] == "background")
+        .unwrap();
+    let path = text(
+        &folder
+            .path()
+            .join("shapes")
+            .join(background["picture"].as_str().unwrap()),
+    );
+    let question = background["question"].as_str().unwrap();
+    let answer = run(&["describe", &path, "--prompt", question]).ok().stdout;
+    assert_eq!(answer.trim(), background["answer"].as_str().unwrap());
+}
+
+#[test]
 fn the_cost_is_explained_before_and_the_budget_holds() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (

@@ -252,3 +252,38 @@ fn models_that_read_no_pictures_are_told_apart() {
     let error = VlModel::open_with(folder(), Some(&mmproj), &files, &VlOptions::default());
     assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+/// A large red disc in the middle of white.
+#[cfg(feature = "embedded")]
+fn disc() -> Picture {
+    const SIDE: usize = 128;
+    Picture::from_fn(SIDE, SIDE, |column, row| {
+        let [x, y] = [column, row].map(|place| place as f64 - SIDE as f64 / 2.0);
+        match x.hypot(y) < 26.0 {
+            true => [215, 35, 40],
+            false => [248, 248, 248],
+        }
+    })
+    .unwrap()
+}
+
+#[cfg(feature = "embedded")]
+#[test]
+fn the_built_in_model_sees_shapes() {
+    let model = VlModel::embedded().unwrap();
+    let say = |picture: &Picture, question: &str| {
+        let mut chat = model.chat_session().unwrap();
+        let greedy = GenerationOptions::greedy().with_max_new_tokens(40);
+        chat = chat.with_options(greedy);
+        ask(&mut chat, std::slice::from_ref(picture), question).text
+    };
+    let middle = disc();
+    assert_eq!(say(&middle, "What colour is the circle?"), "red");
+    assert_eq!(say(&middle, "What shape is this?"), "circle");
+    assert_eq!(say(&middle, "How many shapes are there?"), "1");
+    assert_eq!(say(&middle, "Is there a blue star?"), "no");
+    assert_eq!(
+        say(&middle, "Describe the picture."),
+        "A large red circle in the middle, on a white background."
+    );
+}
