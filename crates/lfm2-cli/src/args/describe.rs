@@ -17,7 +17,11 @@ With --boxes the answer is one line of JSON per thing that was found: its label,
 the picture, turned as its file says, that it covers. That takes a model that was trained for it, such
 as LFM2.5-VL.
 
+Without --model the built-in one looks, which knows coloured shapes and nothing else; lfm2 eval vl --save
+draws some.
+
 Examples:
+  lfm2 describe shapes/0000.png
   lfm2 describe cat.jpg -m LiquidAI/LFM2-VL-450M
   lfm2 describe screen.png -m ./LFM2-VL-1.6B --prompt \"What does the dialog say?\"
   lfm2 describe before.png after.png -m ./LFM2-VL-1.6B --prompt \"What changed?\"
