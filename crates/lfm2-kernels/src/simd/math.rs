@@ -67,7 +67,7 @@ pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::V) -> S::V {
     // Half of the published ones, from the last to the first.
     const COEFFICIENTS: [f32; 5] = [
         0.530_702_7,
-        -0.726_576_0,
+        -0.726_576,
         0.710_706_9,
         -0.142_248_37,
         0.127_414_8,

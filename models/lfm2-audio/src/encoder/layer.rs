@@ -92,8 +92,8 @@ impl FeedForward {
         let inner = config.width * config.expansion;
         let (first, second) = (weights.pp("linear1"), weights.pp("linear2"));
         Ok(Self {
-            linear1: first.coarse_linear(config.width, inner, Bias::With)?,
-            linear2: second.coarse_linear(inner, config.width, Bias::With)?,
+            linear1: first.linear(config.width, inner, Bias::With)?,
+            linear2: second.linear(inner, config.width, Bias::With)?,
         })
     }
 
@@ -142,7 +142,7 @@ impl ConvModule {
             taps,
             gate: weights
                 .pp("pointwise_conv1")
-                .coarse_linear(width, 2 * width, Bias::With)?,
+                .linear(width, 2 * width, Bias::With)?,
             kernel: depthwise.conv_kernel(width, taps)?,
             bias: depthwise.tensor("bias", &[width])?,
             norm: BatchNorm {
@@ -153,7 +153,7 @@ impl ConvModule {
             },
             out: weights
                 .pp("pointwise_conv2")
-                .coarse_linear(width, width, Bias::With)?,
+                .linear(width, width, Bias::With)?,
         })
     }
 
