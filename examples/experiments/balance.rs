@@ -20,7 +20,7 @@ pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     let variants = [("without", None), ("0.01 per step", Some(0.01))];
     let mut rows = Vec::new();
     for (variant, update) in variants {
-        let mut settings = run(fresh(mixture()), json!([stories()]), PLAN, seed);
+        let mut settings = run(&fresh(&mixture()), &json!([stories()]), PLAN, seed);
         if let Some(update) = update {
             settings["balance"] = json!({"update": update});
         }

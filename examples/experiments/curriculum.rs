@@ -24,7 +24,7 @@ pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     source["path"] = json!(lab.part("chat-questions.jsonl.gz", ITEMS)?);
     let judges = ENSEMBLE.iter().map(|&seed| base(lab, seed));
     let judges = judges.collect::<Result<Vec<_>>>()?;
-    let scoring = run(from(&judges[0]), json!([source.clone()]), PLAN, 1);
+    let scoring = run(&from(&judges[0]), &json!([source.clone()]), PLAN, 1);
     let scores = lab.score("curriculum/scores", &scoring, &judges)?;
     let easy: Vec<f64> = serde_json::from_str(&std::fs::read_to_string(&scores)?)?;
     let hard: Vec<f64> = easy.iter().map(|score| 1.0 - score).collect();
@@ -43,7 +43,7 @@ pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     for (variant, curriculum) in variants {
         let mut source = source.clone();
         source["curriculum"] = curriculum;
-        let settings = run(from(&start), json!([source]), PLAN, seed);
+        let settings = run(&from(&start), &json!([source]), PLAN, seed);
         let name = format!("curriculum/{variant}/seed-{seed}");
         let model = lab.train(&name, &settings)?;
         let figures = Figures::new()

@@ -29,9 +29,9 @@ fn data(lab: &Lab) -> Result<Value> {
 
 pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     // One teacher for all seeds.
-    let teacher = run(fresh(dense(12)), data(lab)?, TEACHER, 1);
+    let teacher = run(&fresh(&dense(12)), &data(lab)?, TEACHER, 1);
     let teacher = lab.train("distill/teacher", &teacher)?;
-    let plain = run(fresh(dense(6)), data(lab)?, STUDENT, seed);
+    let plain = run(&fresh(&dense(6)), &data(lab)?, STUDENT, seed);
     let store = lab.teach(&format!("distill/store-{seed}"), &plain, &teacher)?;
     let distill = |share: f64, form: &str| {
         json!({

@@ -21,7 +21,7 @@ const DENSITY: f64 = 0.5;
 pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     let base = base(lab, seed)?;
     let answering = answering(lab, seed)?;
-    let telling = run(from(&base), json!([stories()]), STORIES, seed);
+    let telling = run(&from(&base), &json!([stories()]), STORIES, seed);
     let telling = lab.train(&format!("telling/seed-{seed}"), &telling)?;
     let both = [(answering.clone(), 1.0), (telling.clone(), 1.0)];
     let merged = |variant: &str, method: Method| {

@@ -80,7 +80,7 @@ fn tune(
 ) -> Result<(PathBuf, Vec<MicroBatch>)> {
     let mut source = questions();
     source["path"] = json!(lab.part("chat-questions.jsonl.gz", ITEMS)?);
-    let settings = run(from(start), json!([source]), PLAN, seed);
+    let settings = run(&from(start), &json!([source]), PLAN, seed);
     let options: TrainOptions = serde_json::from_value(settings.clone())?;
     let checkpoint = Checkpoint::open(&ModelSource::from_path(start), &Default::default())?;
     let config = TextConfig::from_json(checkpoint.config())?;

@@ -48,7 +48,7 @@ pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
     ];
     for (variant, loss) in variants {
         let data = json!([{"path": training, "format": "preference", "holdout": 20}]);
-        let mut settings = run(from(&start), data, PLAN, seed);
+        let mut settings = run(&from(&start), &data, PLAN, seed);
         settings["objective"] = json!({"kind": "preference", "loss": loss});
         let model = lab.train(&format!("preference/{variant}/seed-{seed}"), &settings)?;
         rows.push(Row::new(variant, seed, figures(lab, &model, &kept_out)?));
@@ -75,7 +75,7 @@ fn talkative(lab: &Lab, seed: u64) -> Result<PathBuf> {
     });
     let path = lab.write("talkative.jsonl", &rows.collect::<Result<Vec<_>>>()?)?;
     let data = json!([{"path": path, "format": "chat", "holdout": 20}]);
-    let settings = run(from(&answering(lab, seed)?), data, HABIT, seed);
+    let settings = run(&from(&answering(lab, seed)?), &data, HABIT, seed);
     lab.train(&format!("talkative/seed-{seed}"), &settings)
 }
 

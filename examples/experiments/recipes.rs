@@ -51,7 +51,7 @@ pub(crate) fn mixture() -> Value {
 }
 
 /// New weights, and a tokenizer trained on the run's data.
-pub(crate) fn fresh(config: Value) -> Value {
+pub(crate) fn fresh(config: &Value) -> Value {
     json!({"fresh": {"vocab_size": 512, "init": {"std": 0.05}, "config": config}})
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn from(checkpoint: &Path) -> Value {
 }
 
 /// A run that learns the next token.
-pub(crate) fn run(base: Value, data: Value, plan: Plan, seed: u64) -> Value {
+pub(crate) fn run(base: &Value, data: &Value, plan: Plan, seed: u64) -> Value {
     json!({
         "name": "experiment", "base": base, "data": data, "steps": plan.steps,
         "micro_batch_tokens": plan.tokens, "micro_batches": 4,
@@ -117,7 +117,7 @@ pub(crate) fn base(lab: &Lab, seed: u64) -> Result<PathBuf> {
     };
     lab.train(
         &format!("base/seed-{seed}"),
-        &run(fresh(dense(6)), data, plan, seed),
+        &run(&fresh(&dense(6)), &data, plan, seed),
     )
 }
 
@@ -129,6 +129,6 @@ pub(crate) fn answering(lab: &Lab, seed: u64) -> Result<PathBuf> {
         tokens: 1024,
         peak: 3e-3,
     };
-    let settings = run(from(&base(lab, seed)?), data, plan, seed);
+    let settings = run(&from(&base(lab, seed)?), &data, plan, seed);
     lab.train(&format!("answering/seed-{seed}"), &settings)
 }

@@ -53,9 +53,8 @@ impl Identity {
         let Some(path) = keep else {
             return Ok(RowLog::in_memory());
         };
-        let measured = json!({
-            "test": test, "data_sha256": data_sha256, "model": self.0, "settings": settings,
-        });
+        let mut measured = json!({"test": test, "data_sha256": data_sha256, "model": self.0});
+        measured["settings"] = settings;
         Ok(RowLog::open(path, &measured)?)
     }
 }
