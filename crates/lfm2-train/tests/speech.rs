@@ -185,6 +185,10 @@ fn gradients_of_encoder_adapter_and_text_are_slopes_of_the_loss() {
             assert!(gradients.get(parameter.tensor()).is_none(), "{name}");
             continue;
         };
+        // Kept as they are, and so small that the loss is no line around them.
+        if name.contains("batch_norm.running") {
+            continue;
+        }
         let gradient = gradients.get(parameter.tensor()).unwrap();
         let norm = gradient.sqr().unwrap().sum_all().unwrap();
         let norm = f64::from(norm.to_scalar::<f32>().unwrap().sqrt());
