@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use lfm2_hub::gguf::Quantization;
 use lfm2_hub::{InBlocks, TensorSource};
-use lfm2_nn::{Accuracy, DType, Tensor};
+use lfm2_nn::{Accuracy, Tensor};
 use lfm2_text::{LoadOptions, TextConfig, TextModel, shapes};
 use support::{Dequantized, ensure_accurate, for_every_case, id_rows, logits};
 
@@ -25,9 +25,7 @@ const KINDS: [Quantization; 8] = [
 
 /// Logits with the kernels for blocks, and with the weights as numbers.
 fn both(config: &TextConfig, tensors: Arc<dyn TensorSource>, ids: &[u32]) -> Result<[Tensor; 2]> {
-    // What is in no block is f32, so that blocks alone are measured: where pairs of bf16 are multiplied, rounding
-    // for them makes routers choose other experts.
-    let options = LoadOptions::default().with_dtype(DType::F32);
+    let options = LoadOptions::default();
     let exact = Arc::new(Dequantized(Arc::clone(&tensors)));
     let without_rounding = options.clone().with_accuracy(Accuracy::Exact);
     let exact = TextModel::from_tensors(config.clone(), exact, &without_rounding)?;

@@ -265,7 +265,7 @@ pub(crate) fn ensure_accurate(
     let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
     let cosine = match config.moe {
         // Where a router chose another expert, that token and those behind it say nothing about rounding. Which
-        // ones are hit depends on the last bit, and so on the processor's estimates of reciprocals.
+        // ones are hit depends on the instruction set: with one of them it was more than half of a case.
         Some(_) => cosines[cosines.len() * 3 / 4],
         None => mean,
     };
