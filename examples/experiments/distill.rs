@@ -43,6 +43,7 @@ pub(crate) fn run_seed(lab: &Lab, seed: u64) -> Result<Vec<Row>> {
         ("next token", None),
         ("half decoupled", Some(distill(0.5, "decoupled"))),
         ("half truncated", Some(distill(0.5, "truncated"))),
+        ("all decoupled", Some(distill(1.0, "decoupled"))),
         ("all truncated", Some(distill(1.0, "truncated"))),
     ];
     let mut rows = Vec::new();

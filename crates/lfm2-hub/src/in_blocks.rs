@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{QStorage, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::gguf::{Quantization, encode};
+use crate::tensors::{dequantized, row_in_blocks};
 use crate::{Fingerprint, Result, StoredType, TensorInfo, TensorSource};
 
 /// Says what type a matrix gets, by its name; `None` for one that stays as it is.
@@ -16,10 +17,11 @@ type Rule = Box<dyn Fn(&str) -> Option<Quantization> + Send + Sync>;
 /// checkpoint that takes as much memory and time as a quantised one.
 ///
 /// Embedding tables and heads get at least 8 bits, and so do vision towers and their projectors. What is small and sensitive stays as it is: norms,
-/// convolution kernels, biases, routers; and so do matrices whose rows do not divide into blocks, those
+/// convolution kernels, biases, routers; and so do matrices whose rows do not divide into blocks of 256, those
 /// that are stored in blocks already, and experts that are stored as one packed tensor.
 ///
-/// The blocks are those that [`quantize`](crate::gguf::quantize) writes to a file.
+/// The blocks are those that [`quantize`](crate::gguf::quantize) writes to a file. The last one of a row may be
+/// incomplete where blocks have 32 weights; what is missing is zero.
 pub struct InBlocks {
     source: Arc<dyn TensorSource>,
     rule: Rule,
@@ -65,8 +67,16 @@ impl InBlocks {
         let row = *info.shape.last()?;
         let dense = matches!(info.stored, StoredType::Dense(_));
         let blocks = matches!(kind.stored(), StoredType::Quantized(_));
-        let fits = info.shape.len() == 2 && row % kind.block_size() == 0;
+        let fits = info.shape.len() == 2 && row_in_blocks(kind.ggml(), row).is_some();
         (dense && blocks && fits).then_some(kind)
+    }
+
+    /// The blocks of a tensor, which becomes one of type `kind`.
+    fn encoded(&self, name: &str, kind: Quantization) -> Result<Vec<u8>> {
+        let numbers = self.source.dense(name, DType::F32, &Device::Cpu)?;
+        let row = numbers.dim(D::Minus1)?;
+        let missing = row.next_multiple_of(kind.block_size()) - row;
+        encode(&numbers.pad_with_zeros(D::Minus1, 0, missing)?, kind, name)
     }
 }
 
@@ -98,20 +108,24 @@ impl TensorSource for InBlocks {
     }
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        match self.quantized(name, device)? {
-            Some(blocks) => Ok(blocks.dequantize(device)?.to_dtype(dtype)?),
-            None => self.source.dense(name, dtype, device),
-        }
+        let (Some(kind), Some(info)) = (self.kind(name), self.source.info(name)) else {
+            return self.source.dense(name, dtype, device);
+        };
+        let blocks = self.encoded(name, kind)?.into();
+        let numbers = dequantized(blocks, kind.ggml(), &info.shape)?;
+        Ok(numbers.to_dtype(dtype)?.to_device(device)?)
     }
 
     fn quantized(&self, name: &str, device: &Device) -> Result<Option<Arc<QTensor>>> {
         let (Some(kind), Some(info)) = (self.kind(name), self.source.info(name)) else {
             return self.source.quantized(name, device);
         };
-        let Some(bytes) = self.blocks(name)? else {
+        let row = info.shape.last().copied().unwrap_or_default();
+        if !row.is_multiple_of(kind.block_size()) {
             return Ok(None);
-        };
-        let storage = QStorage::from_data(bytes, device, kind.ggml())?;
+        }
+        let bytes = self.encoded(name, kind)?;
+        let storage = QStorage::from_data(bytes.into(), device, kind.ggml())?;
         Ok(Some(Arc::new(QTensor::new(
             storage,
             info.shape.as_slice(),
@@ -122,8 +136,7 @@ impl TensorSource for InBlocks {
         let Some(kind) = self.kind(name) else {
             return self.source.blocks(name);
         };
-        let numbers = self.source.dense(name, DType::F32, &Device::Cpu)?;
-        Ok(Some(Cow::Owned(encode(&numbers, kind, name)?)))
+        Ok(Some(self.encoded(name, kind)?.into()))
     }
 
     fn release(&self, name: &str) {

@@ -4,6 +4,7 @@
 //! but activations stay finite: a linear weight has a standard deviation of `1/sqrt(in)`, and
 //! quantised blocks are written as bytes directly, without a detour through floats.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 
+use crate::tensors::{dequantized, row_in_blocks};
 use crate::{Error, Result, StoredType, TensorInfo, TensorSource};
 
 /// A [`TensorSource`] of random numbers that depend only on the seed and the tensor's name.
@@ -25,7 +27,7 @@ impl SyntheticSource {
     ///
     /// `linear` is how matrices are stored, `embedding` how the embedding table and the output head
     /// are. Norms, convolution kernels, routers and biases are `F32`, and so is a matrix whose rows
-    /// do not divide into blocks of the chosen type.
+    /// do not divide into blocks of 256.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a storage other than `F32`, `F16`, `BF16`, `Q4_0`, `Q8_0`, `Q4_K`
@@ -60,7 +62,7 @@ impl SyntheticSource {
             let row = shape.last().copied().unwrap_or(1);
             let stored = match (Role::of(&name, &shape), wanted) {
                 (Role::Norm | Role::Small, _) => StoredType::Dense(DType::F32),
-                (_, StoredType::Quantized(kind)) if row % kind.block_size() != 0 => {
+                (_, StoredType::Quantized(kind)) if row_in_blocks(kind, row).is_none() => {
                     StoredType::Dense(DType::F32)
                 }
                 (_, wanted) => wanted,
@@ -99,8 +101,9 @@ impl TensorSource for SyntheticSource {
 
     fn dense(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let info = self.find(name)?;
-        if let Some(blocks) = self.quantized(name, device)? {
-            return Ok(blocks.dequantize(device)?.to_dtype(dtype)?);
+        if let (StoredType::Quantized(kind), Some(blocks)) = (info.stored, self.blocks(name)?) {
+            let numbers = dequantized(blocks, kind, &info.shape)?;
+            return Ok(numbers.to_dtype(dtype)?.to_device(device)?);
         }
         let count: usize = info.shape.iter().product();
         let deviation = deviation(&info.shape);
@@ -123,18 +126,24 @@ impl TensorSource for SyntheticSource {
         let StoredType::Quantized(kind) = info.stored else {
             return Ok(None);
         };
-        let count: usize = info.shape.iter().product();
-        let data = random_blocks(
-            kind,
-            count / kind.block_size(),
-            deviation(&info.shape),
-            self.random(name),
-        )?;
-        let storage = QStorage::from_data(data.into(), device, kind)?;
-        Ok(Some(Arc::new(QTensor::new(
-            storage,
-            info.shape.as_slice(),
-        )?)))
+        let row = info.shape.last().copied().unwrap_or_default();
+        let blocks = match self.blocks(name)? {
+            Some(blocks) if row.is_multiple_of(kind.block_size()) => blocks,
+            _ => return Ok(None),
+        };
+        let storage = QStorage::from_data(blocks, device, kind)?;
+        let tensor = QTensor::new(storage, info.shape.as_slice())?;
+        Ok(Some(Arc::new(tensor)))
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        let info = self.find(name)?;
+        let StoredType::Quantized(kind) = info.stored else {
+            return Ok(None);
+        };
+        let count = info.bytes() as usize / kind.type_size();
+        let (deviation, random) = (deviation(&info.shape), self.random(name));
+        random_blocks(kind, count, deviation, random).map(|data| Some(data.into()))
     }
 }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::{Fingerprint, Result};
 
@@ -30,14 +30,41 @@ pub struct TensorInfo {
 impl TensorInfo {
     /// How many bytes the elements take as they are stored.
     pub fn bytes(&self) -> u64 {
-        let elements: u64 = self.shape.iter().map(|&n| n as u64).product();
-        match self.stored {
-            StoredType::Dense(dtype) => elements * dtype.size_in_bytes() as u64,
-            StoredType::Quantized(kind) => {
-                elements / kind.block_size() as u64 * kind.type_size() as u64
+        let product = |sizes: &[usize]| sizes.iter().map(|&n| n as u64).product::<u64>();
+        match (self.stored, self.shape.split_last()) {
+            (StoredType::Dense(dtype), _) => product(&self.shape) * dtype.size_in_bytes() as u64,
+            (StoredType::Quantized(_), None) => 0,
+            (StoredType::Quantized(kind), Some((row, outer))) => {
+                let blocks = row.div_ceil(kind.block_size()) as u64;
+                product(outer) * blocks * kind.type_size() as u64
             }
         }
     }
+}
+
+/// The length that rows of `row` weights have in blocks that are made here. Files have whole blocks only; here the
+/// last block of a row may be incomplete where blocks are short, with zeros behind its end. `None` where
+/// the row has to stay as it is.
+pub(crate) fn row_in_blocks(kind: GgmlDType, row: usize) -> Option<usize> {
+    const SHORT: usize = 32;
+    let block = kind.block_size();
+    (block == SHORT || row.is_multiple_of(block)).then(|| row.next_multiple_of(block))
+}
+
+/// The numbers of a tensor of this shape whose rows fill up the blocks, see [`row_in_blocks`].
+pub(crate) fn dequantized(
+    blocks: Cow<'_, [u8]>,
+    kind: GgmlDType,
+    shape: &[usize],
+) -> Result<Tensor> {
+    let mut filled = shape.to_vec();
+    if let Some(row) = filled.last_mut() {
+        *row = row.next_multiple_of(kind.block_size());
+    }
+    let storage = QStorage::from_data(blocks, &Device::Cpu, kind)?;
+    let numbers = QTensor::new(storage, filled)?.dequantize(&Device::Cpu)?;
+    let row = shape.last().copied().unwrap_or_default();
+    Ok(numbers.narrow(D::Minus1, 0, row)?.contiguous()?)
 }
 
 /// A set of named tensors: safetensors shards, a GGUF file, random numbers or trainable variables.
@@ -68,13 +95,15 @@ pub trait TensorSource: Send + Sync {
         Ok(all.narrow(0, range.start, range.len())?.to_vec1()?)
     }
 
-    /// One tensor in its stored blocks; `None` when it is stored as plain floats.
+    /// One tensor in its stored blocks; `None` when it is stored as plain floats, or when its rows end within
+    /// a block, which only [`blocks`](Self::blocks) gives.
     ///
     /// # Errors
     /// As [`TensorSource::dense`].
     fn quantized(&self, name: &str, device: &Device) -> Result<Option<Arc<QTensor>>>;
 
-    /// The bytes of a tensor's blocks, row after row; `None` when it is stored as plain floats.
+    /// The bytes of a tensor's blocks, row after row, each from a block of its own on; `None` when it is stored
+    /// as plain floats.
     ///
     /// # Errors
     /// As [`TensorSource::dense`].

@@ -1,12 +1,16 @@
 //! Random weights: stable, finite and of the storage that was asked for.
 #![allow(clippy::unwrap_used, clippy::panic)] // also in the helpers of tests
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device};
-use lfm2_hub::{ErrorKind, StoredType, SyntheticSource, TensorSource};
+use lfm2_hub::gguf::Quantization;
+use lfm2_hub::{ErrorKind, InBlocks, StoredType, SyntheticSource, TensorSource};
 
 const Q4_0: StoredType = StoredType::Quantized(GgmlDType::Q4_0);
+const Q4_K: StoredType = StoredType::Quantized(GgmlDType::Q4K);
 const Q8_0: StoredType = StoredType::Quantized(GgmlDType::Q8_0);
 const F32: StoredType = StoredType::Dense(DType::F32);
 
@@ -53,10 +57,14 @@ fn storage_follows_the_role() {
         "0.conv.conv.weight",
         "0.operator_norm.weight",
         "1.feed_forward.gate.weight",
-        "1.odd.weight",
     ] {
         assert_eq!(stored(&format!("model.layers.{name}")), F32, "{name}");
     }
+    // A row that ends within a block, where blocks are short.
+    let odd = "model.layers.1.odd.weight";
+    assert_eq!(stored(odd), Q4_0);
+    let of_256 = SyntheticSource::new(shapes(), Q4_K, Q8_0, 1).unwrap();
+    assert_eq!(of_256.info(odd).unwrap().stored, F32);
     let blocks = source
         .quantized("model.embed_tokens.weight", &Device::Cpu)
         .unwrap()
@@ -134,6 +142,40 @@ fn numbers_depend_on_seed_and_name_only() -> Result<()> {
         first[..8],
         values(&small, "model.layers.1.feed_forward.expert_bias")?[..]
     );
+    Ok(())
+}
+
+/// Whoever needs whole blocks gets numbers, and those are the numbers of the blocks.
+fn check_rows_that_end_within_a_block(source: &dyn TensorSource, name: &str) -> Result<()> {
+    let info = source.info(name).unwrap();
+    let blocks = source.blocks(name)?.unwrap().into_owned();
+    assert_eq!((info.shape, blocks.len()), (vec![4, 33], 4 * 2 * 34));
+    assert!(source.quantized(name, &Device::Cpu)?.is_none());
+    let numbers = source.dense(name, DType::F32, &Device::Cpu)?;
+    let numbers: Vec<Vec<f32>> = numbers.to_vec2()?;
+    for (row, blocks) in numbers.iter().zip(blocks.chunks(2 * 34)) {
+        assert_eq!(row.len(), 33);
+        for (numbers, block) in row.chunks(32).zip(blocks.chunks(34)) {
+            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            let levels = block[2..].iter().map(|&q| f32::from(q.cast_signed()));
+            let expected: Vec<f32> = levels.map(|q| q * scale).collect();
+            assert_eq!(numbers, &expected[..numbers.len()]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_may_end_within_a_block() -> Result<()> {
+    let name = "model.layers.1.odd.weight";
+    check_rows_that_end_within_a_block(&source(Q8_0, Q8_0, 1), name)?;
+    let dense = Arc::new(source(F32, F32, 1));
+    let in_blocks = InBlocks::by_rule(dense.clone(), "test", |_| Some(Quantization::Q8_0));
+    check_rows_that_end_within_a_block(&in_blocks, name)?;
+    let rounded = in_blocks.dense(name, DType::F32, &Device::Cpu)?;
+    let exact = dense.dense(name, DType::F32, &Device::Cpu)?;
+    let error: f32 = (rounded - exact)?.abs()?.max_all()?.to_scalar()?;
+    assert!(error > 0.0 && error < 0.002, "{error}");
     Ok(())
 }
 

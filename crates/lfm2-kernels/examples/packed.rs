@@ -91,7 +91,7 @@ fn product(isa: Isa, kind: BlockType, m: usize, k: usize, n: usize) -> Result<()
                     sum: Sum::Replace,
                 }],
             )
-        })??;
+        })?;
         Ok(())
     })?;
     report(
@@ -112,7 +112,7 @@ fn gated(isa: Isa, kind: BlockType, m: usize, k: usize, n: usize) -> Result<()> 
         with_quantized(isa, x, kind.precision(), |x| {
             let (gate, up, out) = (&gate[0], &up[0], MatMut::new(&mut y, m, n)?);
             multiply_gated(isa, vec![GatedProduct { x, gate, up, out }])
-        })??;
+        })?;
         Ok(())
     })?;
     report(

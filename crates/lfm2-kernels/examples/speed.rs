@@ -188,7 +188,7 @@ fn packed_product(
                     sum,
                 }],
             )
-        })?
+        })
     })?;
     println!(
         "{kind} {precision:?} {m:>4} x {k} x {n:<5} {:>8.0} us {:>7.1} GMAC/s",

@@ -289,15 +289,15 @@ impl Weights {
         let StoredType::Quantized(stored) = info.stored else {
             return Ok(None);
         };
-        let (Some(kind), Some(&cols)) = (block_type(stored), info.shape.last()) else {
+        let Some(kind) = block_type(stored) else {
             return Ok(None);
         };
-        if !self.packs() || cols % UNIT != 0 {
+        if !self.packs() {
             return Ok(None);
         }
         let shape = match info.shape[..] {
-            [rows, _] => [1, rows, cols],
-            [count, rows, _] => [count, rows, cols],
+            [rows, cols] => [1, rows, cols],
+            [count, rows, cols] => [count, rows, cols],
             _ => return Ok(None),
         };
         let tensor = PackedName { name, kind, shape };
@@ -392,9 +392,6 @@ impl Matrix {
         }
     }
 }
-
-/// What the rows of every packed format divide into.
-const UNIT: usize = 32;
 
 /// The kernels' name of a block format, if they have it.
 fn block_type(stored: GgmlDType) -> Option<BlockType> {

@@ -70,7 +70,7 @@ pub(crate) struct BenchArgs {
     pub(crate) repeat: NonZeroUsize,
     /// Measure with a picture of this size, such as 1280x1024, a model that reads pictures: a full view
     /// alone, a picture to the first token, and a second question about it
-    #[arg(long, value_name = "WxH", value_parser = size, conflicts_with_all = ["profile", "limits"])]
+    #[arg(long, value_name = "WxH", value_parser = size, conflicts_with = "limits")]
     pub(crate) image: Option<Size>,
     /// Start of the random numbers
     #[arg(long, value_name = "N", default_value = "0")]

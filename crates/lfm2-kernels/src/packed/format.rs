@@ -13,7 +13,11 @@
 //! Formats whose blocks have 256 weights put the two numbers of a block before its eight units. All
 //! levels are unsigned. A tile is as large as the rows are in the file, but for the scales and minima
 //! of `Q4_K` and `Q5_K`, which take a byte each instead of six bits.
+//!
+//! A row of a format whose blocks have 32 weights may end within its last block; what is left of that
+//! block meets nothing. Files have no such rows, but vision towers do have such layers.
 
+use crate::ShapeError;
 use crate::simd::dot16::ROWS;
 
 /// Inputs per unit.
@@ -62,6 +66,17 @@ impl BlockType {
         match self {
             Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
             _ => UNIT,
+        }
+    }
+
+    /// Blocks of a row of `cols` weights.
+    ///
+    /// # Errors
+    /// When the row ends within a block of more than 32 weights.
+    pub fn blocks_per_row(self, cols: usize) -> Result<usize, ShapeError> {
+        match self.block_len() {
+            UNIT => Ok(cols.div_ceil(UNIT)),
+            len => ShapeError::divide("columns of a packed matrix", cols, len),
         }
     }
 
@@ -179,7 +194,7 @@ impl BlockType {
 
     /// Bytes of a tile with rows of `cols` weights.
     pub(super) const fn tile_bytes(self, cols: usize) -> usize {
-        cols / self.block_len() * (self.head_bytes() + self.units() * self.unit_bytes())
+        cols.div_ceil(self.block_len()) * (self.head_bytes() + self.units() * self.unit_bytes())
     }
 }
 

@@ -20,7 +20,8 @@ impl PackedMatrix {
     /// Sorts the blocks of a GGUF tensor, row after row, on all threads.
     ///
     /// # Errors
-    /// When a row is not made of whole blocks, or `blocks` is not as long as the shape says.
+    /// When a row has a part of a block that it must not have (see [`BlockType::blocks_per_row`]), or `blocks`
+    /// is not as long as the shape says.
     pub fn from_blocks(
         kind: BlockType,
         rows: usize,
@@ -54,9 +55,9 @@ impl PackedMatrix {
     /// How many bytes a packed matrix of this shape has.
     ///
     /// # Errors
-    /// When a row is not made of whole blocks, or the matrix does not fit in memory.
+    /// As [`BlockType::blocks_per_row`], and when the matrix does not fit in memory.
     pub fn packed_len(kind: BlockType, rows: usize, cols: usize) -> Result<usize, ShapeError> {
-        ShapeError::divide("columns of a packed matrix", cols, kind.block_len())?;
+        kind.blocks_per_row(cols)?;
         ShapeError::product("packed matrix", &[rows, cols])?;
         let tiles = rows.div_ceil(ROWS);
         ShapeError::product("packed matrix", &[tiles, kind.tile_bytes(cols)])

@@ -255,7 +255,7 @@ fn tiles_per_task(rows: usize, weight: &PackedMatrix) -> usize {
 
 /// How many panels meet a tile before the next tile does.
 fn panels_per_block(x: &QuantizedRows<'_>) -> usize {
-    let panel_bytes = PANEL * 4 * x.precision().record_words() * (x.cols() / UNIT);
+    let panel_bytes = PANEL * 4 * x.precision().record_words() * x.units();
     (BLOCK_BYTES / panel_bytes.max(1)).max(1)
 }
 
@@ -289,7 +289,7 @@ fn walk(
     let panel = Panel {
         tiles: weight.tile_range(tiles.clone()),
         count: tiles.len(),
-        units: x.cols() / UNIT,
+        units: x.units(),
         records,
         height,
         stream: x.panels() <= FEW_PANELS,

@@ -248,14 +248,14 @@ pub(super) fn unpack_row(kind: BlockType, tile: &[u8], row: usize, out: &mut [f3
     let block_in_tile = head_bytes + kind.units() * kind.unit_bytes();
     let zero = kind.zero_bits().map_or(0.0, |bits| (1_u32 << bits) as f32);
     let blocks = tile.chunks_exact(block_in_tile);
-    for (block, out) in blocks.zip(out.chunks_exact_mut(kind.block_len())) {
+    for (block, out) in blocks.zip(out.chunks_mut(kind.block_len())) {
         let (head, units) = block.split_at(head_bytes);
         let number = |index: usize| {
             let at = 2 * (index * ROWS + row);
             half([head[at], head[at + 1]])
         };
         let units = units.chunks_exact(kind.unit_bytes());
-        for (unit, out) in units.zip(out.chunks_exact_mut(UNIT)) {
+        for (unit, out) in units.zip(out.chunks_mut(UNIT)) {
             let unit = Unit::read_back(kind, unit, row);
             let (scales, minimum) = match kind.scales() {
                 Scales::Half => ([half(unit.scale); 2], 0.0),

@@ -73,6 +73,11 @@ impl<'a> QuantizedRows<'a> {
         self.cols
     }
 
+    /// Units of 32 in a row, the last of which may be incomplete.
+    pub(super) fn units(&self) -> usize {
+        self.cols.div_ceil(UNIT)
+    }
+
     /// How they are rounded.
     pub fn precision(&self) -> Precision {
         self.precision
@@ -81,7 +86,7 @@ impl<'a> QuantizedRows<'a> {
     /// Panel `index`: its records, and how many rows it has.
     pub(super) fn panel(&self, index: usize) -> (&'a [f32], usize) {
         let height = PANEL.min(self.rows - index * PANEL);
-        let row = self.cols / UNIT * self.precision.record_words();
+        let row = self.units() * self.precision.record_words();
         (&self.words[index * PANEL * row..][..height * row], height)
     }
 
@@ -114,6 +119,11 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Units of a row, the last of which may be incomplete.
+    fn units(&self) -> usize {
+        self.cols().div_ceil(UNIT)
+    }
+
     #[inline(always)]
     fn row(&self, index: usize) -> &'a [f32] {
         match self {
@@ -123,7 +133,6 @@ impl<'a> Rows<'a> {
     }
 
     fn check(&self) -> Result<(), ShapeError> {
-        ShapeError::divide("columns of quantised activations", self.cols(), UNIT)?;
         if let Self::Picked(matrix, numbers) = self
             && let Some(&found) = numbers.iter().find(|n| **n as usize >= matrix.rows())
         {
@@ -137,36 +146,44 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rounds `x`, whose rows are whole units of 32, and calls `f` with the result.
+/// Rounds `x` and calls `f` with the result.
 ///
-/// A row with a value that is not finite has a scale of NaN, so that every result of it is NaN.
+/// Every 32 values of a row get a scale, and so do those that are left at its end. A row with a value that is not finite has a scale of NaN, so that every result of it is NaN.
 ///
-/// # Errors
-/// When the length of a row is not a multiple of 32.
 pub fn with_quantized<R>(
     isa: Isa,
     x: MatRef<'_, f32>,
     precision: Precision,
     f: impl FnOnce(&QuantizedRows<'_>) -> R,
-) -> Result<R, ShapeError> {
-    with_quantized_each(isa, &[Rows::All(x)], precision, |each| f(&each[0]))
+) -> R {
+    quantized(isa, &[Rows::All(x)], precision, |each| f(&each[0]))
 }
 
 /// As [`with_quantized`], for several inputs at once.
 ///
 /// # Errors
-/// As [`with_quantized`], and when a picked row does not exist.
+/// When a picked row does not exist.
 pub fn with_quantized_each<R>(
     isa: Isa,
     inputs: &[Rows<'_>],
     precision: Precision,
     f: impl FnOnce(&[QuantizedRows<'_>]) -> R,
 ) -> Result<R, ShapeError> {
+    inputs.iter().try_for_each(Rows::check)?;
+    Ok(quantized(isa, inputs, precision, f))
+}
+
+/// Rounds `inputs`, whose rows exist.
+fn quantized<R>(
+    isa: Isa,
+    inputs: &[Rows<'_>],
+    precision: Precision,
+    f: impl FnOnce(&[QuantizedRows<'_>]) -> R,
+) -> R {
     let mut jobs = Vec::new();
     let (mut words, mut values) = (0, 0);
     for input in inputs {
-        input.check()?;
-        let row_words = input.cols() / UNIT * precision.record_words();
+        let row_words = input.units() * precision.record_words();
         for first in (0..input.count()).step_by(PANEL) {
             let height = PANEL.min(input.count() - first);
             jobs.push((input, first, height, words));
@@ -174,12 +191,12 @@ pub fn with_quantized_each<R>(
         }
         values += input.count() * input.cols();
     }
-    Ok(with_scratch(words, |scratch| {
+    with_scratch(words, |scratch| {
         let shared = SharedMut::new(scratch);
         // Rounding a value costs as much as some four multiply-adds.
         for_each_task(jobs.len(), 4 * values, |task| {
             let (rows, first, height, start) = jobs[task];
-            let len = height * (rows.cols() / UNIT) * precision.record_words();
+            let len = height * rows.units() * precision.record_words();
             isa.run(MakePanel {
                 rows,
                 first,
@@ -195,7 +212,7 @@ pub fn with_quantized_each<R>(
             .map(|input| {
                 let (rows, cols) = (input.count(), input.cols());
                 let own;
-                (own, rest) = rest.split_at(rows * (cols / UNIT) * precision.record_words());
+                (own, rest) = rest.split_at(rows * input.units() * precision.record_words());
                 QuantizedRows {
                     words: own,
                     rows,
@@ -205,7 +222,7 @@ pub fn with_quantized_each<R>(
             })
             .collect();
         f(&each)
-    }))
+    })
 }
 
 /// Rounds the rows of one panel.
@@ -224,9 +241,13 @@ impl Kernel for MakePanel<'_> {
     fn run<S: Simd>(self, s: S) {
         let words = self.precision.record_words();
         for row in 0..self.height {
-            let units = self.rows.row(self.first + row).as_chunks::<UNIT>().0;
+            let (units, rest) = self.rows.row(self.first + row).as_chunks::<UNIT>();
+            // What is missing in the last unit is zero.
+            let mut last = [0.0; UNIT];
+            last[..rest.len()].copy_from_slice(rest);
+            let units = units.iter().chain((!rest.is_empty()).then_some(&last));
             let records = self.words.chunks_exact_mut(words * self.height);
-            for (values, record) in units.iter().zip(records) {
+            for (values, record) in units.zip(records) {
                 let record = Record {
                     words: record,
                     height: self.height,

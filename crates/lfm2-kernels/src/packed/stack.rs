@@ -25,7 +25,7 @@ impl PackedStack {
     /// Sorts the blocks of a GGUF tensor `(count, rows, cols)` on all threads.
     ///
     /// # Errors
-    /// When a row is not made of whole blocks, or `blocks` is not as long as the shape says.
+    /// As [`PackedMatrix::from_blocks`].
     pub fn from_blocks(
         kind: BlockType,
         shape: [usize; 3],
@@ -33,7 +33,7 @@ impl PackedStack {
     ) -> Result<Self, ShapeError> {
         let len = Self::packed_len(kind, shape)?;
         let [count, rows, cols] = shape;
-        let row_bytes = cols / kind.block_len() * kind.block_bytes();
+        let row_bytes = kind.blocks_per_row(cols)? * kind.block_bytes();
         let expected = ShapeError::product("bytes of packed matrices", &[count, rows, row_bytes])?;
         ShapeError::check("bytes of packed matrices", expected, blocks.len())?;
 
@@ -75,7 +75,7 @@ impl PackedStack {
     /// How many bytes packed matrices of this shape have.
     ///
     /// # Errors
-    /// When a row is not made of whole blocks, or the matrices do not fit in memory.
+    /// As [`PackedMatrix::packed_len`].
     pub fn packed_len(kind: BlockType, shape: [usize; 3]) -> Result<usize, ShapeError> {
         let [count, rows, cols] = shape;
         let each = PackedMatrix::packed_len(kind, rows, cols)?;

@@ -137,8 +137,7 @@ fn multiply_into(x: MatRef<'_, f32>, weights: &[&Packed], outs: &mut [&mut [f32]
                 .map(|(weight, out)| replace(x, weight, out))
                 .collect::<Result<_>>()?;
             multiply(isa()?, products).map_err(Error::wrap)
-        })
-        .map_err(Error::wrap)??;
+        })?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         };
     }
     if let Some(size) = args.image {
-        return pictures::run(args, size);
+        return pictures::run(args, size, isa);
     }
     let shape = args.synthetic.as_deref();
     if let Some(shape) = shape.and_then(lfm2::speech::shapes::find) {

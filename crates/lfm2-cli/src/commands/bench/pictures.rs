@@ -7,11 +7,14 @@ use std::time::Instant;
 use anyhow::Result;
 use lfm2::GenerationOptions;
 use lfm2::generate::Generator;
-use lfm2::nn::{CacheSpec, Decoder, threads};
+use lfm2::nn::{CacheSpec, Decoder, Isa, profile, threads};
 use lfm2::vl::{ImageSettings, ImageViews, Picture, Size, VlModel, VlOptions, shapes};
 use serde::Serialize;
 
+use super::limits::Machine;
 use super::measure::{Random, median};
+use super::ops::OpTime;
+use super::show;
 use crate::args::BenchArgs;
 use crate::exit::{Doing, invalid};
 use crate::ui::format::table;
@@ -23,9 +26,9 @@ const BEHIND: usize = 16;
 const SECOND: usize = 32;
 
 /// Measures with pictures of `size`.
-pub(super) fn run(args: &BenchArgs, size: Size) -> Result<()> {
+pub(super) fn run(args: &BenchArgs, size: Size, isa: Isa) -> Result<()> {
     let (model, name) = load(args)?;
-    let report = Report::measure(&model, name, size, args)?;
+    let report = Report::measure(&model, name, size, args, isa)?;
     match args.json {
         true => json_line(&report),
         false => Ok(screen::print(&report.text())?),
@@ -81,7 +84,13 @@ struct Report {
     process_seconds: f64,
     tower_seconds: f64,
     prefill_seconds: f64,
+    /// With `--profile`, what the time of a full view goes into.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<OpTime>,
 }
+
+/// What is profiled.
+const VIEW: &str = "a full view";
 
 /// One picture and two questions.
 struct Turn {
@@ -93,24 +102,34 @@ struct Turn {
 }
 
 impl Report {
-    fn measure(model: &VlModel, name: String, size: Size, args: &BenchArgs) -> Result<Self> {
+    fn measure(
+        model: &VlModel,
+        name: String,
+        size: Size,
+        args: &BenchArgs,
+        isa: Isa,
+    ) -> Result<Self> {
         let mut random = Random::new(args.seed);
         let side = model.processor().settings().tile_size;
         let (mut views, mut turns) = (Vec::new(), Vec::new());
         // Pays for pages and threads.
         turn(model, &noise(&mut random, side, side)?, &mut random)?;
         for _ in 0..args.repeat.get() {
-            let tile = model
-                .processor()
-                .process(&noise(&mut random, side, side)?)?;
-            let start = Instant::now();
-            model.encode(tile.views().get(..1).unwrap_or_default())?;
-            let view = start.elapsed().as_secs_f64();
+            let tile = noise(&mut random, side, side)?;
+            views.push(view(model, &tile)?);
             let picture = noise(&mut random, size.width, size.height)?;
-            views.push(view);
             turns.push(turn(model, &picture, &mut random)?);
         }
         let of = |part: fn(&Turn) -> f64| median(turns.iter().map(part)).unwrap_or_default();
+        let mut ops = Vec::new();
+        if args.profile {
+            let tile = noise(&mut random, side, side)?;
+            profile::start();
+            let whole = view(model, &tile)?;
+            let rows = profile::take();
+            let machine = Machine::measure(isa, 0);
+            ops = OpTime::all(VIEW, &rows, whole, Some(&machine), None);
+        }
         let plan = model.processor().plan(size);
         Ok(Self {
             model: name,
@@ -126,13 +145,14 @@ impl Report {
             process_seconds: of(|turn| turn.process),
             tower_seconds: of(|turn| turn.tower),
             prefill_seconds: of(|turn| turn.prefill),
+            profile: ops,
         })
     }
 
     fn text(&self) -> String {
         let row = |what: &str, seconds: f64| vec![what.to_owned(), format!("{seconds:.3} s")];
         let ratio = self.first_token_seconds / self.second_token_seconds.max(1e-9);
-        format!(
+        let mut text = format!(
             "{}, {} threads, a picture of {} in {} views with {} tokens\n{}the second question is answered \
              {ratio:.0} times sooner\n",
             self.model,
@@ -141,7 +161,7 @@ impl Report {
             self.views,
             self.tokens,
             table(&[
-                row("a full view", self.view_seconds),
+                row(VIEW, self.view_seconds),
                 row("first token", self.first_token_seconds),
                 row("  pixels to views", self.process_seconds),
                 row("  views to rows", self.tower_seconds),
@@ -151,8 +171,22 @@ impl Report {
                     self.second_token_seconds
                 ),
             ])
-        )
+        );
+        if !self.profile.is_empty() {
+            let ops: Vec<&OpTime> = self.profile.iter().collect();
+            text.push('\n');
+            text.push_str(&show::ops(VIEW, &ops));
+        }
+        text
     }
+}
+
+/// Seconds of tower and projector with one view of a picture.
+fn view(model: &VlModel, picture: &Picture) -> Result<f64> {
+    let views = model.processor().process(picture)?;
+    let start = Instant::now();
+    model.encode(views.views().get(..1).unwrap_or_default())?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// A picture of random pixels: what it shows makes no difference.

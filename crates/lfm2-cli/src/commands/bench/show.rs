@@ -124,7 +124,8 @@ pub(super) fn machine(machine: &Machine) -> String {
     with_title(&title, machine.limits.iter().map(row))
 }
 
-fn ops(test: &str, ops: &[&OpTime]) -> String {
+/// What the time of a test goes into.
+pub(super) fn ops(test: &str, ops: &[&OpTime]) -> String {
     let title = [
         test, "calls", "us each", "of time", "GB/s", "GMAC/s", "of limit",
     ];
