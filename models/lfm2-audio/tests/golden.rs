@@ -491,10 +491,10 @@ fn losses_of_a_training_sample_are_the_references() -> Result<()> {
             .as_u64()
             .context("supervised_from")? as usize;
         let supervised = (0..letters.len()).map(|i| i >= first).collect();
-        let losses = model.losses(&Sample {
+        let losses = model.losses(&[Sample {
             sequence,
             supervised,
-        })?;
+        }])?;
         for (name, found) in [
             ("loss", losses.total),
             ("text_loss", losses.text),

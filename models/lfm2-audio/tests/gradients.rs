@@ -92,7 +92,7 @@ fn sample() -> Result<Sample> {
 #[test]
 fn every_parameter_gets_a_gradient() -> Result<()> {
     let (model, variables) = model()?;
-    let grads = model.losses(&sample()?)?.total.backward()?;
+    let grads = model.losses(&[sample()?])?.total.backward()?;
     for (name, var) in &variables.0 {
         let grad = grads.get(var.as_tensor()).with_context(|| name.clone())?;
         let largest = grad.abs()?.max_all()?.to_scalar::<f32>()?;
@@ -124,9 +124,18 @@ fn gradients_are_slopes() -> Result<()> {
     ];
     let (model, variables) = model()?;
     let sample = sample()?;
-    let loss =
-        || -> Result<f64> { Ok(f64::from(model.losses(&sample)?.total.to_scalar::<f32>()?)) };
-    let grads = model.losses(&sample)?.total.backward()?;
+    let loss = || -> Result<f64> {
+        Ok(f64::from(
+            model
+                .losses(std::slice::from_ref(&sample))?
+                .total
+                .to_scalar::<f32>()?,
+        ))
+    };
+    let grads = model
+        .losses(std::slice::from_ref(&sample))?
+        .total
+        .backward()?;
     for name in NAMES {
         let var = variables.0.get(name).context(name)?;
         let before = var.as_tensor().copy()?;
@@ -211,6 +220,46 @@ fn samples_teach_what_the_assistant_says() -> Result<()> {
     ensure!(text(&said, false)?.contains("user\nthree seven"));
     // The start of audio, three frames and their end, and the end of the turn.
     ensure!(said.supervised() == 1 + 4 + 2, "{}", said.supervised());
-    ensure!(model.losses(&said)?.total.to_scalar::<f32>()?.is_finite());
+    ensure!(losses(&model, &[said])?[0].is_finite());
+    Ok(())
+}
+
+/// Total, text and audio.
+fn losses(model: &AudioModel, samples: &[Sample]) -> Result<[f64; 3]> {
+    let losses = model.losses(samples)?;
+    let number = |x: Tensor| Ok(f64::from(x.to_scalar::<f32>()?));
+    Ok([
+        number(losses.total)?,
+        number(losses.text)?,
+        number(losses.audio)?,
+    ])
+}
+
+#[test]
+fn samples_together_lose_what_they_lose_alone() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny/checkpoint");
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"), &Limits::default())?;
+    let (model, _) = model()?;
+    let said = |text: &str, codes: &[u32]| {
+        let frames = codes.iter().map(|&code| Frame::new(vec![code; 8]));
+        let said = (text, &Voice::Own);
+        Sample::speech(&tokenizer, model.front_end(), said, frames.collect())
+    };
+    let samples = [said("three", &[5, 7, 9])?, said("seven one two", &[1])?];
+    let together = losses(&model, &samples)?;
+    // Texts of three tokens each, and four and two frames with their ends.
+    let alone = [
+        losses(&model, &samples[..1])?,
+        losses(&model, &samples[1..])?,
+    ];
+    for (what, shares) in [(1, [3.0, 3.0]), (2, [4.0, 2.0])] {
+        let sum: f64 = alone.iter().zip(shares).map(|(l, n)| l[what] * n).sum();
+        let mean = sum / shares.iter().sum::<f64>();
+        ensure!(
+            (together[what] - mean).abs() < 1e-5,
+            "{what}: {together:?} {alone:?}"
+        );
+    }
+    ensure!(model.losses(&[]).is_err());
     Ok(())
 }

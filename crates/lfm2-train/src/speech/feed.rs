@@ -19,6 +19,8 @@ const BETWEEN: f32 = 0.25;
 #[derive(Debug)]
 pub struct SpeechFeed {
     rows: SpokenRows,
+    /// Words of every row, ascending.
+    words: Vec<usize>,
     kept_out: Vec<SpokenRow>,
     /// Micro-batches of a step, and clips of a micro-batch.
     sizes: (usize, usize),
@@ -108,6 +110,7 @@ impl SpeechFeed {
                 true => Some(ToldWords::new(&rows, &reader)?),
                 false => None,
             },
+            words: rows.rows().iter().map(SpokenRow::len).collect(),
             rows,
             sizes: (options.micro_batches, options.micro_batch_clips),
             seed: options.seed,
@@ -143,17 +146,8 @@ impl SpeechFeed {
     /// The rows that may be heard in step `step`, which are the shortest ones.
     fn heard(&self, step: u64) -> &[SpokenRow] {
         let rows = self.rows.rows();
-        let longest = rows.last().map_or(0, SpokenRow::len);
-        let most = match self.growth {
-            Some(LengthGrowth { from, steps }) if step < steps && from < longest => {
-                from + (longest - from) * step as usize / steps as usize
-            }
-            _ => longest,
-        };
-        let few = rows.partition_point(|row| row.len() <= most);
-        rows.get(..few)
-            .filter(|rows| !rows.is_empty())
-            .unwrap_or(rows)
+        let count = LengthGrowth::count(self.growth, step, &self.words);
+        rows.get(..count).unwrap_or(rows)
     }
 
     /// Appends one of `rows`, changed.

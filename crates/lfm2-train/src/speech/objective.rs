@@ -1,10 +1,9 @@
 //! [`SpeechObjective`]: clips that are transcribed, and texts that are spoken.
 
-use candle_core::{DType, Tensor};
 use lfm2_audio::{AudioModel, Frame, Mel, Sample, Voice};
 
 use super::feed::{SpeechFeed, SpeechReader};
-use super::options::SpeakData;
+use super::options::{LengthGrowth, SpeakData};
 use super::rows::{SpokenRow, SpokenRows};
 use crate::Result;
 use crate::mixed::{Mixed, MixedBatch};
@@ -27,6 +26,10 @@ pub(super) struct Speaking {
     kept_out: ValidationSet<SpeechBatch>,
     /// Micro-batches of a step, and clips of a micro-batch.
     sizes: (usize, usize),
+    /// How many samples may be said, in the order of their words; see [`LengthGrowth`].
+    growth: Option<LengthGrowth>,
+    /// Words of every sample.
+    words: Vec<usize>,
     seed: u64,
 }
 
@@ -60,15 +63,19 @@ impl Speaking {
             samples: rows.rows().iter().map(sample).collect::<Result<_>>()?,
             kept_out: (rows.name(), batches.collect()),
             sizes: (data.micro_batches, data.micro_batch_clips),
+            growth: data.growth,
+            words: rows.rows().iter().map(SpokenRow::len).collect(),
             seed,
         })
     }
 
     fn step(&self, step: u64) -> impl Iterator<Item = SpeechBatch> {
+        let count = LengthGrowth::count(self.growth, step, &self.words);
+        let samples = self.samples.get(..count).unwrap_or(&self.samples);
         (0..self.sizes.0).map(move |number| {
             let label = format!("step {step} spoken batch {number}");
             let mut rng = Rng::labelled(self.seed, &label);
-            let one = |_| self.samples.get(rng.below(self.samples.len())).cloned();
+            let one = |_| samples.get(rng.below(samples.len())).cloned();
             SpeechBatch::Said((0..self.sizes.1).filter_map(one).collect())
         })
     }
@@ -153,12 +160,9 @@ impl Objective for SpeechObjective {
         match batch {
             SpeechBatch::Heard(batch) => self.heard.loss(batch, divisor),
             SpeechBatch::Said(samples) => {
-                let mut sum = Tensor::zeros((), DType::F32, self.model().device())?;
-                for sample in samples {
-                    let share = sample.supervised() as f64 / divisor;
-                    sum = (sum + (self.model().losses(sample)?.total * share)?)?;
-                }
-                Ok(Outcome::new(sum))
+                let share = self.size(batch).weight / divisor;
+                let losses = self.model().losses(samples)?;
+                Ok(Outcome::new((losses.total * share)?))
             }
         }
     }

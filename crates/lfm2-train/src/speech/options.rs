@@ -52,6 +52,24 @@ pub struct LengthGrowth {
     pub steps: u64,
 }
 
+impl LengthGrowth {
+    /// How many of the rows whose numbers of words are `words`, in ascending order, are heard or said in step `step`:
+    /// the shortest ones, or all.
+    pub(super) fn count(growth: Option<Self>, step: u64, words: &[usize]) -> usize {
+        let longest = words.last().copied().unwrap_or(0);
+        let most = match growth {
+            Some(Self { from, steps }) if step < steps && from < longest => {
+                from + (longest - from) * step as usize / steps as usize
+            }
+            _ => longest,
+        };
+        match words.partition_point(|&count| count <= most) {
+            0 => words.len(),
+            few => few,
+        }
+    }
+}
+
 /// What a run learns from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +98,9 @@ pub struct SpeakData {
     pub micro_batches: usize,
     /// Clips it is measured on, kept out of training.
     pub validation_clips: usize,
+    /// Short texts first.
+    #[serde(default)]
+    pub growth: Option<LengthGrowth>,
 }
 
 /// How fast the parts of a model learn, relative to the schedule; a part at 0 stays as it is. The statistics of
@@ -231,6 +252,13 @@ impl SpeechOptions {
             (
                 "growth.from",
                 self.data.growth.map_or(1, |growth| growth.from),
+            ),
+            (
+                "speak.growth.from",
+                self.speak
+                    .as_ref()
+                    .and_then(|speak| speak.growth)
+                    .map_or(1, |growth| growth.from),
             ),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {

@@ -100,17 +100,25 @@ struct Targets<'a> {
 }
 
 impl AudioModel {
-    /// The losses of one sample. Every position is predicted from the one before.
+    /// The losses of some samples together. Every position is predicted from the one before; samples do not see
+    /// each other.
     ///
     /// # Errors
-    /// When the flags do not fit the sequence, an id or a code is out of range, or the device fails.
-    pub fn losses(&self, sample: &Sample) -> Result<Losses> {
-        let targets = Targets::of(sample)?;
-        let x = self.embed(&sample.sequence)?;
+    /// When there is no sample, flags do not fit a sequence, an id or a code is out of range, or the device fails.
+    pub fn losses(&self, samples: &[Sample]) -> Result<Losses> {
+        let mut targets = Targets::default();
+        let mut inputs = Vec::with_capacity(samples.len());
+        let mut lens = Vec::with_capacity(samples.len());
+        for sample in samples {
+            targets.add(sample, lens.iter().sum())?;
+            lens.push(sample.sequence.positions());
+            inputs.push(self.embed(&sample.sequence)?);
+        }
+        let x = Tensor::cat(&inputs, 0)?;
         let hidden = self.text_model().forward(
             Input::Embeddings(&x),
-            &Step::single(x.dim(0)?),
-            &mut Cache::stateless(1),
+            &Step::rows(&lens),
+            &mut Cache::stateless(lens.len()),
             Want::Hidden,
         )?;
         let at = |positions: &[u32]| hidden.index_select(&Tensor::new(positions, x.device())?, 0);
@@ -160,35 +168,35 @@ impl AudioModel {
 }
 
 impl<'a> Targets<'a> {
-    fn of(sample: &'a Sample) -> Result<Self> {
+    /// Those of a sample whose first position is `start`.
+    fn add(&mut self, sample: &'a Sample, start: usize) -> Result<()> {
         let positions = sample.sequence.positions();
         if sample.supervised.len() != positions {
             let found = sample.supervised.len();
             bail!("{found} flags for {positions} positions");
         }
-        let mut targets = Self::default();
-        let mut start = 0;
+        let mut own = 0;
         for piece in sample.sequence.pieces() {
-            let learnt = |i: usize| start + i > 0 && sample.supervised[start + i];
-            let before = |i: usize| (start + i - 1) as u32;
+            let learnt = |i: usize| own + i > 0 && sample.supervised[own + i];
+            let before = |i: usize| (start + own + i - 1) as u32;
             match piece {
                 Piece::Text(ids) => {
                     for (i, id) in ids.iter().enumerate().filter(|(i, _)| learnt(*i)) {
-                        targets.before_text.push(before(i));
-                        targets.ids.push(*id);
+                        self.before_text.push(before(i));
+                        self.ids.push(*id);
                     }
                 }
                 Piece::Frames(frames) => {
                     for (i, frame) in frames.iter().enumerate().filter(|(i, _)| learnt(*i)) {
-                        targets.before_frames.push(before(i));
-                        targets.frames.push(frame);
+                        self.before_frames.push(before(i));
+                        self.frames.push(frame);
                     }
                 }
                 Piece::Clip(_) => {}
             }
-            start += piece.positions();
+            own += piece.positions();
         }
-        Ok(targets)
+        Ok(())
     }
 }
 
