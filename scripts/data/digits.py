@@ -12,12 +12,14 @@ and faster than anything trained on. Same arguments, same files (and the same ve
 
 With --speak N there is also `FOLDER/speak.jsonl`: N clips of one voice at 24 kHz, to learn to speak from.
 Every 80 ms of them have codes, found by residual k-means over log-mel features: the nearest of SIZE means,
-then the nearest to what that leaves, and so on.
+then the nearest to what that leaves, and so on. With --questions M the first M of them also have the same
+digits in one of the trained voices, as a question whose answer is to repeat them.
 
-    {"audio": "wav/speak-00001.wav", "text": "three seven", "codes": [[17, 230], [4, 11], ..], ..}
+    {"audio": "wav/speak-00001.wav", "text": "three seven", "codes": [[17, 230], [4, 11], ..],
+     "question": "wav/ask-00001.wav"}
 
 usage: digits.py FOLDER [--train 8000] [--test 400] [--longest 8] [--seed 1] [--variants ALL]
-                 [--speak 0] [--codebooks 2] [--size 256]
+                 [--speak 0] [--questions 0] [--codebooks 2] [--size 256]
 """
 import argparse
 import ctypes
@@ -107,10 +109,13 @@ def resampled(x, old, new):
     return np.fft.irfft(wanted, count) * count / len(x)
 
 
-def clip(speaker, part, rng, args):
+def drawn(rng, longest):
+    return [WORDS[i] for i in rng.integers(10, size=rng.integers(1, longest + 1))]
+
+
+def clip(speaker, part, words, rng, args):
     """One clip: samples, rate and its line of the manifest."""
     pick = lambda values: values[rng.integers(len(values))]
-    words = [WORDS[i] for i in rng.integers(10, size=rng.integers(1, args.longest + 1))]
     variant = pick(VARIANTS[part][: args.variants if part == "train" else None])
     voice = pick(ACCENTS[part]) + (f"+{variant}" if variant else "")
     speed, pitch, span = pick(SPEEDS[part]), int(rng.integers(25, 76)), int(rng.integers(20, 81))
@@ -146,7 +151,7 @@ OUT_RATE, FRAME, STEP, TRANSFORM, BANDS = 24000, 1920, 320, 1280, 40
 
 def spoken(speaker, rng, longest):
     """One clip of the one voice that is learnt: whole frames of samples, and its text."""
-    words = [WORDS[i] for i in rng.integers(10, size=rng.integers(1, longest + 1))]
+    words = drawn(rng, longest)
     x, _ = speaker.say(" ".join(words), "en-us", 150, 50, 50, 0)
     loud = np.flatnonzero(np.abs(x) > 0.005)
     x = resampled(x[: loud[-1] + speaker.rate // 20], speaker.rate, OUT_RATE)
@@ -187,9 +192,10 @@ def residual_means(x, codebooks, size, rng):
         for _ in range(25):
             own = nearest(rest, means)
             counts = np.bincount(own, minlength=size)
-            sums = np.zeros_like(means)
-            np.add.at(sums, own, rest)
-            means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], means)
+            used = np.flatnonzero(counts)
+            starts = np.concatenate([[0], np.cumsum(counts[used])[:-1]])
+            sums = np.add.reduceat(rest[np.argsort(own, kind="stable")], starts)
+            means[used] = sums / counts[used, None]
             # A mean that nobody is near goes where one is needed.
             far = np.argsort(-((rest - means[own]) ** 2).sum(1))[: (counts == 0).sum()]
             means[counts == 0] = rest[far]
@@ -210,6 +216,10 @@ def speak(args, speaker):
             name = f"wav/speak-{i:05}.wav"
             write(args.folder / name, x, OUT_RATE)
             row = {"audio": name, "text": text, "codes": codes[at : at + len(own)].tolist()}
+            if i < args.questions:
+                asked, rate, _ = clip(speaker, "train", text.split(), np.random.default_rng([args.seed, 4, i]), args)
+                row["question"] = f"wav/ask-{i:05}.wav"
+                write(args.folder / row["question"], asked, rate)
             manifest.write(json.dumps(row) + "\n")
             at += len(own)
     print(f"speak: {len(clips)} clips, {at * FRAME / OUT_RATE / 60:.1f} minutes, codes leave {100 * left:.1f} % of the variance")
@@ -232,6 +242,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--variants", type=int, default=None, help="only so many of the trained variants")
     parser.add_argument("--speak", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=0)
     parser.add_argument("--codebooks", type=int, default=2)
     parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
@@ -243,7 +254,7 @@ def main():
             for i in range(count):
                 # A stream of its own for every clip: more clips leave the first ones as they were.
                 rng = np.random.default_rng([args.seed, part == "test", i])
-                x, rate, row = clip(speaker, part, rng, args)
+                x, rate, row = clip(speaker, part, drawn(rng, args.longest), rng, args)
                 name = f"wav/{part}-{i:05}.wav"
                 write(args.folder / name, x, rate)
                 seconds += row["seconds"]

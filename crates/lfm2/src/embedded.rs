@@ -69,6 +69,8 @@ static AUDIO: Folder = folder!(
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "audio_detokenizer/config.json",
+    "audio_detokenizer/model.safetensors",
 );
 
 /// The text model: writes stories for children and answers questions about them. It is behind
@@ -96,7 +98,7 @@ pub fn vl() -> Result<Checkpoint> {
     VL.open()
 }
 
-/// The speech model, which writes down English digits, behind [`speech::embedded`](crate::speech::embedded).
+/// The speech model, which hears, reads aloud and repeats English digits, behind [`speech::embedded`](crate::speech::embedded).
 ///
 /// # Errors
 /// None: a test of this crate opens it.

@@ -227,7 +227,7 @@ fn samples_teach_what_the_assistant_says() -> Result<()> {
 /// Total, text and audio.
 fn losses(model: &AudioModel, samples: &[Sample]) -> Result<[f64; 3]> {
     let losses = model.losses(samples)?;
-    let number = |x: Tensor| Ok(f64::from(x.to_scalar::<f32>()?));
+    let number = |x: Tensor| -> Result<f64> { Ok(f64::from(x.to_scalar::<f32>()?)) };
     Ok([
         number(losses.total)?,
         number(losses.text)?,

@@ -92,7 +92,7 @@ Environment:
   LFM2_MODEL    the model when --model is not given
   LFM2_RETRIEVAL_MODEL  the same for index, search, embed, rerank and eval retrieval
   LFM2_VL_MODEL  the same for describe
-  LFM2_SPEECH_MODEL  the same for transcribe, speak and converse; the last two have no built-in model
+  LFM2_SPEECH_MODEL  the same for transcribe, speak and converse
   LFM2_LOG      the log level when --log is not given
   LFM2_PACKED_CACHE  a folder for weights sorted for the processor, or off
   LFM2_HISTORY  the file with the input history of chat and search; empty for none

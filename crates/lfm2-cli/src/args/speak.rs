@@ -9,7 +9,10 @@ const EXAMPLES: &str = "\
 LFM2.5-Audio has the voices us-male, us-female, uk-male and uk-female; own is for models with a single
 voice. For LFM2-Audio a voice is described: who speaks, how, and how it was recorded.
 
+The built-in model says strings of English digits, in one voice.
+
 Examples:
+  lfm2 speak \"three seven\" -o number.wav
   lfm2 speak \"The train leaves at ten past nine.\" -o train.wav --voice uk-female
   lfm2 speak - -o letter.wav < letter.txt
   lfm2 speak \"Good morning!\" -o - | aplay
@@ -17,7 +20,7 @@ Examples:
 
 /// Read a text aloud
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, mut_arg("model", speech::speaking_model_help))]
+#[command(after_help = EXAMPLES, mut_arg("model", speech::model_help))]
 pub(crate) struct SpeakArgs {
     /// The text, or - to read it from stdin
     pub(crate) text: String,

@@ -10,17 +10,10 @@ use super::number;
 /// The variable with the speech model where `--model` is not given.
 pub(crate) const SPEECH_MODEL_VARIABLE: &str = "LFM2_SPEECH_MODEL";
 
-/// What `--model` is for commands that transcribe.
+/// What `--model` is for commands on sound.
 pub(super) fn model_help(arg: Arg) -> Arg {
     arg.help(
         "A folder, a GGUF file with its three others beside it, or organisation/name[@revision]; LFM2_SPEECH_MODEL if not given, else the built-in model, which knows English digits",
-    )
-}
-
-/// What `--model` is for commands that speak, which have no built-in model.
-pub(super) fn speaking_model_help(arg: Arg) -> Arg {
-    arg.help(
-        "A folder, a GGUF file with its three others beside it, or organisation/name[@revision]; LFM2_SPEECH_MODEL if not given",
     )
 }
 

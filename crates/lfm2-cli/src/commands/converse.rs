@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ConverseArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let clip =
         Clip::open(&args.input, &SoundLimits::default()).doing("reading", args.input.display())?;
-    let model = open::speaking_model(&args.model)?;
+    let (model, _) = open::speech_model(&args.model)?;
     let watch = interrupt.watch();
     let question = transcript(&model, &clip, &watch)?;
     // Text is for people, unless stdout is for something else.

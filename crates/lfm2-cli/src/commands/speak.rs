@@ -37,7 +37,7 @@ pub(crate) fn run(args: &SpeakArgs) -> Result<()> {
         return Err(invalid("there is no text to read aloud"));
     }
     let interrupt = Interrupt::install()?;
-    let model = open::speaking_model(&args.model)?;
+    let (model, _) = open::speech_model(&args.model)?;
     let options = args.sampling.options(GenerationOptions::speech());
     let watch = interrupt.watch();
     let bar = progress::seconds();

@@ -125,17 +125,6 @@ pub(crate) fn speech_model(args: &ModelArgs) -> Result<(AudioModel, bool)> {
     Ok((model.map_err(lfm2::Error::from)?, true))
 }
 
-/// Opens the chosen speech model; the built-in one does not speak.
-pub(crate) fn speaking_model(args: &ModelArgs) -> Result<AudioModel> {
-    let missing = || lfm2::hub::Error::NotFound {
-        what: format!(
-            "no --model and no {SPEECH_MODEL_VARIABLE}, and the built-in speech model does not speak: a model"
-        ),
-        hint: "name one, such as LiquidAI/LFM2.5-Audio-1.5B".to_owned(),
-    };
-    Ok(chosen_speech_model(args)?.ok_or_else(missing)?)
-}
-
 fn chosen_speech_model(args: &ModelArgs) -> Result<Option<AudioModel>> {
     let Some(source) = source(args, SPEECH_MODEL_VARIABLE)? else {
         return Ok(None);

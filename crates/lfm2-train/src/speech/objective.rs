@@ -1,6 +1,6 @@
-//! [`SpeechObjective`]: clips that are transcribed, and texts that are spoken.
+//! [`SpeechObjective`]: clips that are transcribed, texts that are spoken, and questions that are answered.
 
-use lfm2_audio::{AudioModel, Frame, Mel, Sample, Voice};
+use lfm2_audio::{AudioConfig, AudioModel, Frame, Mel, Sample, Voice};
 
 use super::feed::{SpeechFeed, SpeechReader};
 use super::options::{LengthGrowth, SpeakData};
@@ -15,21 +15,21 @@ use crate::rng::Rng;
 pub enum SpeechBatch {
     /// Clips and their transcripts.
     Heard(MixedBatch<Mel>),
-    /// Texts and their sound.
+    /// Texts and their sound, and questions with answers in both.
     Said(Vec<Sample>),
 }
 
 /// Texts and the frames that speak them.
 #[derive(Debug)]
 pub(super) struct Speaking {
-    samples: Vec<Sample>,
+    /// By row, and again by row what is an answer; both in the order of their words.
+    samples: [Vec<Sample>; 2],
     kept_out: ValidationSet<SpeechBatch>,
     /// Micro-batches of a step, and clips of a micro-batch.
     sizes: (usize, usize),
-    /// How many samples may be said, in the order of their words; see [`LengthGrowth`].
     growth: Option<LengthGrowth>,
     /// Words of every sample.
-    words: Vec<usize>,
+    words: [Vec<usize>; 2],
     seed: u64,
 }
 
@@ -39,45 +39,87 @@ impl Speaking {
         data: &SpeakData,
         mut rows: SpokenRows,
         reader: &SpeechReader,
-        (codebooks, seed): (usize, u64),
+        (config, seed): (&AudioConfig, u64),
     ) -> Result<Self> {
         let kept_out = rows.hold_out(data.validation_clips, seed)?;
-        let sample = |row: &SpokenRow| {
-            if row.codes.is_empty() || row.codes.iter().any(|codes| codes.len() != codebooks) {
-                let detail = format!("expected \"codes\" of frames of {codebooks} codes each");
-                return Err(rows.error(row, detail));
-            }
-            let frames = row.codes.iter().cloned().map(Frame::new).collect();
-            let said = (row.text.as_str(), &Voice::default());
-            Ok(Sample::speech(
-                &reader.tokenizer,
-                &reader.front,
-                said,
-                frames,
-            )?)
+        let teller = Teller {
+            rows: &rows,
+            reader,
+            config,
         };
-        let kept_out = kept_out.iter().map(sample).collect::<Result<Vec<_>>>()?;
-        let batches = kept_out.chunks(data.micro_batch_clips);
-        let batches = batches.map(|batch| SpeechBatch::Said(batch.to_vec()));
+        let mut batches = Vec::new();
+        for chunk in kept_out.chunks(data.micro_batch_clips) {
+            let both = chunk.iter().map(|row| teller.both(row));
+            let both = both.collect::<Result<Vec<_>>>()?.into_iter();
+            let samples = both.flat_map(|(said, answer)| [Some(said), answer]);
+            batches.push(SpeechBatch::Said(samples.flatten().collect()));
+        }
+        let (mut samples, mut words) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for row in rows.rows() {
+            let (said, answer) = teller.both(row)?;
+            let places = samples.iter_mut().zip(&mut words);
+            for ((samples, words), sample) in places.zip([Some(said), answer]) {
+                words.extend(sample.is_some().then(|| row.len()));
+                samples.extend(sample);
+            }
+        }
         Ok(Self {
-            samples: rows.rows().iter().map(sample).collect::<Result<_>>()?,
-            kept_out: (rows.name(), batches.collect()),
+            samples,
+            kept_out: (rows.name(), batches),
             sizes: (data.micro_batches, data.micro_batch_clips),
             growth: data.growth,
-            words: rows.rows().iter().map(SpokenRow::len).collect(),
+            words,
             seed,
         })
     }
 
+    /// Where there are answers, they are every second sample.
     fn step(&self, step: u64) -> impl Iterator<Item = SpeechBatch> {
-        let count = LengthGrowth::count(self.growth, step, &self.words);
-        let samples = self.samples.get(..count).unwrap_or(&self.samples);
+        let pools = self.samples.iter().zip(&self.words);
+        let pools: Vec<&[Sample]> = pools
+            .filter_map(|(samples, words)| {
+                let count = LengthGrowth::count(self.growth, step, words);
+                samples.get(..count).filter(|samples| !samples.is_empty())
+            })
+            .collect();
         (0..self.sizes.0).map(move |number| {
             let label = format!("step {step} spoken batch {number}");
             let mut rng = Rng::labelled(self.seed, &label);
-            let one = |_| samples.get(rng.below(samples.len())).cloned();
-            SpeechBatch::Said((0..self.sizes.1).filter_map(one).collect())
+            let one = |pool: &&[Sample]| pool.get(rng.below(pool.len())).cloned();
+            let turns = pools.iter().cycle().take(self.sizes.1);
+            SpeechBatch::Said(turns.filter_map(one).collect())
         })
+    }
+}
+
+/// Makes samples of rows.
+struct Teller<'a> {
+    rows: &'a SpokenRows,
+    reader: &'a SpeechReader,
+    config: &'a AudioConfig,
+}
+
+impl Teller<'_> {
+    /// A text that is read aloud, and the answer to a question if the row is one.
+    fn both(&self, row: &SpokenRow) -> Result<(Sample, Option<Sample>)> {
+        let codebooks = self.config.codebooks;
+        if row.codes.is_empty() || row.codes.iter().any(|codes| codes.len() != codebooks) {
+            let detail = format!("expected \"codes\" of frames of {codebooks} codes each");
+            return Err(self.rows.error(row, detail));
+        }
+        let frames: Vec<Frame> = row.codes.iter().cloned().map(Frame::new).collect();
+        let SpeechReader { front, tokenizer } = self.reader;
+        let answer = match self.rows.question(row)? {
+            Some(clip) => {
+                let question = front.features(&clip)?;
+                let said = (row.text.as_str(), frames.clone());
+                let answer = Sample::conversation(tokenizer, front, question, said, self.config)?;
+                Some(answer)
+            }
+            None => None,
+        };
+        let said = (row.text.as_str(), &Voice::default());
+        Ok((Sample::speech(tokenizer, front, said, frames)?, answer))
     }
 }
 

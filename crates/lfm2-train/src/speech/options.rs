@@ -90,7 +90,7 @@ pub struct SpeechData {
 #[serde(deny_unknown_fields)]
 pub struct SpeakData {
     /// A manifest of clips with codes; a relative path starts at the folder of the run's configuration. Their sound
-    /// is not read.
+    /// is not read, but that of questions is: where a clip is the answer to one, it is learnt as that, too.
     pub path: PathBuf,
     /// Clips of a micro-batch.
     pub micro_batch_clips: usize,

@@ -30,6 +30,8 @@ struct RawRow {
     words: Vec<SpokenWord>,
     #[serde(default)]
     codes: Vec<Vec<u32>>,
+    #[serde(default)]
+    question: Option<PathBuf>,
 }
 
 /// A clip and its transcript.
@@ -44,11 +46,13 @@ pub struct SpokenRow {
     pub words: Vec<SpokenWord>,
     /// The codes of every 80 ms, first codebook first; empty where nobody says.
     pub codes: Vec<Vec<u32>>,
+    /// The sound file of what the clip is an answer to.
+    pub question: Option<PathBuf>,
 }
 
 /// The rows of a manifest: JSON lines of `{"audio": FILE, "text": .., "words": [[WORD, FROM, TO], ..]}`, plain or
-/// gzip. `words` may be missing; clips to speak from have `codes`, a list of lists. Files are sought from the
-/// manifest's folder.
+/// gzip. `words` may be missing; clips to speak from have `codes`, a list of lists, and may have a sound file that they
+/// are the answer to, `question`. Files are sought from the manifest's folder.
 #[derive(Debug, Clone)]
 pub struct SpokenRows {
     path: PathBuf,
@@ -102,8 +106,21 @@ impl SpokenRows {
     /// # Errors
     /// [`Error::Data`] with the line when it cannot be read.
     pub fn clip(&self, row: &SpokenRow) -> Result<Clip> {
-        let clip = Clip::open(&row.audio, &SoundLimits::default());
-        clip.map_err(|e| self.error(row, format!("{}: {e}", row.audio.display())))
+        self.open(row, &row.audio)
+    }
+
+    /// The sound of what a row is an answer to, if it is one.
+    ///
+    /// # Errors
+    /// As [`clip`](Self::clip).
+    pub fn question(&self, row: &SpokenRow) -> Result<Option<Clip>> {
+        let question = row.question.as_ref();
+        question.map(|file| self.open(row, file)).transpose()
+    }
+
+    fn open(&self, row: &SpokenRow, file: &Path) -> Result<Clip> {
+        let clip = Clip::open(file, &SoundLimits::default());
+        clip.map_err(|e| self.error(row, format!("{}: {e}", file.display())))
     }
 
     /// What is wrong with a row.
@@ -139,8 +156,13 @@ impl SpokenRow {
 fn row(JsonLine { line, row }: JsonLine<RawRow>, file: &Path, folder: &Path) -> Result<SpokenRow> {
     let wrong = |detail: String| Error::data(file, line, detail);
     let audio = folder.join(&row.audio);
-    if !audio.is_file() {
-        return Err(wrong(format!("no sound file {}", audio.display())));
+    let question = row.question.map(|question| folder.join(question));
+    if let Some(missing) = [Some(&audio), question.as_ref()]
+        .into_iter()
+        .flatten()
+        .find(|file| !file.is_file())
+    {
+        return Err(wrong(format!("no sound file {}", missing.display())));
     }
     if row.text.trim().is_empty() {
         return Err(wrong("no words in \"text\"".into()));
@@ -157,5 +179,6 @@ fn row(JsonLine { line, row }: JsonLine<RawRow>, file: &Path, folder: &Path) -> 
         text: row.text,
         words: row.words,
         codes: row.codes,
+        question,
     })
 }

@@ -104,13 +104,12 @@ impl SpeechRun {
             front: model.front_end().clone(),
             tokenizer: facts.tokenizer.clone(),
         };
-        let codebooks = facts.config.codebooks;
         let said = match spoken {
             Some((data, rows)) => Some(Speaking::new(
                 data,
                 rows,
                 &reader,
-                (codebooks, options.seed),
+                (&facts.config, options.seed),
             )?),
             None => None,
         };

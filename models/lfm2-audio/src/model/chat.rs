@@ -8,6 +8,7 @@ use crate::{Clip, MelFrontEnd};
 const START_OF_TEXT: &str = "<|startoftext|>";
 const START_OF_TURN: &str = "<|im_start|>";
 const START_OF_AUDIO: &str = "<|audio_start|>";
+const END_OF_TEXT: &str = "<|text_end|>";
 const END_OF_TURN: &str = "<|im_end|>\n";
 
 /// Whose turn it is.
@@ -152,6 +153,14 @@ impl<'m> Chat<'m> {
     /// What an answer in sound begins with.
     pub(super) fn audio_start(&mut self) -> Result<&mut Self> {
         self.marks(START_OF_AUDIO)
+    }
+
+    /// The tokens of an answer in text and sound.
+    pub(super) fn answer_ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encode = |text, special| self.tokenizer.encode(text, special, Bos::Omit);
+        let mut ids = encode(text, SpecialTokens::Literal)?;
+        ids.extend(encode(END_OF_TEXT, SpecialTokens::Parse)?);
+        Ok(ids)
     }
 
     /// Positions of the backbone so far.

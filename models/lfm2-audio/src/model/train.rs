@@ -3,9 +3,9 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use lfm2_nn::{Cache, Decoder, Input, Step, Want};
 
-use super::chat::{Chat, Role, TRANSCRIBE, Voice};
+use super::chat::{CONVERSE, Chat, Role, TRANSCRIBE, Voice};
 use super::{AudioModel, Frame, Piece, Sequence};
-use crate::config::END_CODE;
+use crate::config::{AudioConfig, END_CODE};
 use crate::{Mel, MelFrontEnd};
 use lfm2_hub::Tokenizer;
 
@@ -48,17 +48,50 @@ impl Sample {
         tokenizer: &Tokenizer,
         front: &MelFrontEnd,
         (text, voice): (&str, &Voice),
-        mut frames: Vec<Frame>,
+        frames: Vec<Frame>,
     ) -> lfm2_hub::Result<Self> {
-        let codebooks = frames.first().map_or(0, |frame| frame.codes().len());
-        frames.push(Frame::new(vec![END_CODE; codebooks]));
         let mut chat = Chat::new(tokenizer, front)?;
         chat.begin(Role::System)?.text(&voice.prompt())?.end()?;
         chat.begin(Role::User)?.text(text)?.end()?;
         chat.begin(Role::Assistant)?;
         let asked = chat.positions();
         chat.audio_start()?;
-        chat.pieces([Piece::Frames(frames)]).end()?;
+        chat.pieces([Piece::Frames(ended(frames))]).end()?;
+        Ok(Self::answer(chat, asked))
+    }
+
+    /// A question that was spoken and its answer in text and sound, in the words of [`AudioModel::converse`]:
+    /// tokens and frames take turns as `config` says, until either has run out. What the assistant says is supervised.
+    ///
+    /// # Errors
+    /// As [`Sample::speech`], and when the tokenizer has no token for the end of text.
+    pub fn conversation(
+        tokenizer: &Tokenizer,
+        front: &MelFrontEnd,
+        question: Mel,
+        (text, frames): (&str, Vec<Frame>),
+        config: &AudioConfig,
+    ) -> lfm2_hub::Result<Self> {
+        let mut chat = Chat::new(tokenizer, front)?;
+        chat.begin(Role::System)?.text(CONVERSE)?.end()?;
+        chat.begin(Role::User)?
+            .pieces([Piece::Clip(question)])
+            .end()?;
+        chat.begin(Role::Assistant)?;
+        let asked = chat.positions();
+        let (ids, frames) = (chat.answer_ids(text)?, ended(frames));
+        let mut ids = ids.chunks(config.interleaved_text.max(1));
+        let mut frames = frames.chunks(config.interleaved_audio.max(1));
+        loop {
+            let turn = (ids.next(), frames.next());
+            if turn == (None, None) {
+                break;
+            }
+            let texts = turn.0.map(|ids| Piece::Text(ids.to_vec()));
+            let sounds = turn.1.map(|frames| Piece::Frames(frames.to_vec()));
+            chat.pieces(texts.into_iter().chain(sounds));
+        }
+        chat.end()?;
         Ok(Self::answer(chat, asked))
     }
 
@@ -76,6 +109,13 @@ impl Sample {
     pub fn supervised(&self) -> usize {
         self.supervised.iter().filter(|learnt| **learnt).count()
     }
+}
+
+/// Frames and the end of audio.
+fn ended(mut frames: Vec<Frame>) -> Vec<Frame> {
+    let codebooks = frames.first().map_or(0, |frame| frame.codes().len());
+    frames.push(Frame::new(vec![END_CODE; codebooks]));
+    frames
 }
 
 /// Losses as scalars that carry gradients.
