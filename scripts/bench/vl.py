@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""How fast pictures are read, beside transformers: both in turn, round by round.
+"""How fast pictures are read, beside transformers and llama.cpp: all in turn, round by round.
 
     cargo build --release -p lfm2-cli
-    scripts/bench/vl.py --lfm2 target/release/lfm2 --python PYTHON
+    scripts/bench/vl.py --lfm2 target/release/lfm2 --python PYTHON [--llama BIN --llama-files FOLDER]
 
 Random weights of published shapes: figures depend on shapes and number types alone. `view` is vision
 tower and projector on one view of 512 x 512 pixels, `first` a picture of 1280 x 1024 up to the first token
-of the answer, `second` the same for a second question about it. Ratios are to the fastest of the peer's number types. Pixels are decoded before; turning them
+of the answer, `second` the same for a second question about it. Ratios are to the fastest of all peers and their number
+types. Pixels are decoded before; turning them
 into views is part of our `first`, and not of the peer's. Figures are medians over the rounds, in seconds.
 
-Only the standard library is needed, and for `--python` one with torch and transformers.
+llama.cpp is measured on the view alone, with files that are written to the folder where they are missing (see vl_llama.py).
+
+Only the standard library is needed, and for `--python` one with torch and transformers; to write files for llama.cpp
+also with gguf, safetensors and pillow.
 """
 import argparse
 import json
@@ -19,6 +23,8 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import vl_llama
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,6 +50,15 @@ class Peer:
         self.process.wait()
 
 
+def llama(args, shape, kind):
+    """The seconds of a view in llama.cpp."""
+    folder = args.llama_files / f"{shape}-{kind}"
+    if not (folder / "picture.png").exists():
+        line = [args.python, str(HERE / "vl_llama.py"), "write", str(folder), "--shape", shape, "--type", kind, "--lfm2", args.lfm2]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    return vl_llama.seconds(args.llama, folder, args.threads)
+
+
 def ours(args, shape, storage):
     """One round of our command, after a round that warms up."""
     line = [args.lfm2, "bench", "--synthetic", shape, "--quantization", storage, "--image", args.picture, "--repeat", "1",
@@ -67,6 +82,8 @@ def measure(args, shape):
             for dtype, peer in peers.items():
                 for name, what in (("view", "view"), ("first_token", "first")):
                     found.setdefault((f"torch {dtype}", name), []).append(peer.time(what))
+            for kind in args.llama_types if args.llama else []:
+                found.setdefault((f"llama.cpp {kind}", "view"), []).append(llama(args, shape, kind))
             print(f"{shape} round {number + 1}: " + ", ".join(
                 f"{who} {name} {values[-1]:.3f}" for (who, name), values in found.items()), file=sys.stderr)
     finally:
@@ -83,7 +100,7 @@ def markdown(args, results):
         medians = {key: statistics.median(values) for key, values in found.items()}
 
         def best(name):
-            values = [value for (who, n), value in medians.items() if who.startswith("torch") and n == name]
+            values = [value for (who, n), value in medians.items() if who not in args.ours and n == name]
             return min(values, default=None)
 
         def cells(who, name):
@@ -97,6 +114,8 @@ def markdown(args, results):
                 f"{first / second:.0f}"]) + " |")
         for who in (f"torch {dtype}" for dtype in args.dtype if args.python):
             lines.append("| " + " | ".join([shape, who, *cells(who, "view"), *cells(who, "first_token"), "", ""]) + " |")
+        for who in (f"llama.cpp {kind}" for kind in args.llama_types if args.llama):
+            lines.append("| " + " | ".join([shape, who, *cells(who, "view"), "", "", "", ""]) + " |")
     return "\n".join(lines)
 
 
@@ -108,6 +127,9 @@ def main():
     parser.add_argument("--shape", type=words, default=["lfm2-vl-450m", "lfm2-vl-1.6b"], help="with commas")
     parser.add_argument("--ours", type=words, default=["f32", "bf16", "q8_0"], help="our weights, with commas")
     parser.add_argument("--dtype", type=words, default=["f32", "bf16"], help="torch's numbers, with commas")
+    parser.add_argument("--llama", help="the folder of llama.cpp's programs")
+    parser.add_argument("--llama-files", type=Path, help="where its files are, or are written")
+    parser.add_argument("--llama-types", type=words, default=["q8_0", "f16"], help="llama.cpp's weights, with commas")
     parser.add_argument("--picture", choices=["1280x1024", "512x512"], default="1280x1024", help="512x512 is one view: a quick look")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="the same for both")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long llama.cpp takes for one view: files with random weights of a published shape, then `llama-mtmd-cli`.
+"""How long llama.cpp takes for one view: files with random weights of a published shape, then its `llama-mtmd-cli`.
 
     python3 vl_llama.py write --shape lfm2-vl-450m --type q8_0 --lfm2 target/release/lfm2 FOLDER
     python3 vl_llama.py time --llama BIN --threads 2 FOLDER
@@ -135,7 +135,7 @@ def seconds(llama, folder, threads):
                "--image", str(folder / "picture.png"), "-p", "What is it?", "-n", "1", "-t", str(threads), "-c", "2048",
                "--jinja"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    found = re.findall(r"slice encoded in (\d+) ms", done.stdout + done.stderr)
+    found = re.findall(r"(?:slice encoded|batch encoding done) in (\d+) ms", done.stdout + done.stderr)
     if len(found) != 1:
         sys.exit(f"{' '.join(command)}\nsays of {len(found)} views how long they took, expected 1:\n{done.stderr[-2000:]}")
     return int(found[0]) / 1000
