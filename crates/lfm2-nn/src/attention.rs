@@ -103,10 +103,7 @@ impl Attention {
             ..
         } = config;
         let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
-            Ok(weights
-                .pp(name)
-                .linear(input, output, Bias::Without)?
-                .fine())
+            weights.pp(name).fine_linear(input, output, Bias::Without)
         };
         Ok(Self {
             config,

@@ -22,10 +22,7 @@ impl SwiGlu {
         Ok(Self {
             w1: weights.pp("w1").linear(hidden, width, Bias::Without)?,
             // Its input is a product of two, so its errors are, too.
-            w2: weights
-                .pp("w2")
-                .linear(width, hidden, Bias::Without)?
-                .fine(),
+            w2: weights.pp("w2").fine_linear(width, hidden, Bias::Without)?,
             w3: weights.pp("w3").linear(hidden, width, Bias::Without)?,
         })
     }

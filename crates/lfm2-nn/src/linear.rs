@@ -71,6 +71,15 @@ impl Linear {
         Self { weight, ..self }
     }
 
+    /// The same layer with activations that are rounded as `accuracy` says.
+    pub fn with_accuracy(self, accuracy: Accuracy) -> Self {
+        match accuracy {
+            Accuracy::ByWeights => self,
+            Accuracy::Exact => self.exact(),
+            Accuracy::Coarse => self.coarse(),
+        }
+    }
+
     /// The same layer with activations that are not rounded noticeably, see [`Accuracy::Exact`].
     pub fn exact(self) -> Self {
         let weight = match self.weight {
@@ -87,7 +96,7 @@ impl Linear {
     pub fn is_coarse(&self) -> bool {
         match &self.weight {
             Weight::Dense { weight, accuracy } => {
-                weight.dtype() == DType::BF16 && *accuracy == Accuracy::ByWeights
+                weight.dtype() == DType::BF16 && *accuracy != Accuracy::Exact
             }
             Weight::Packed(weight) => weight.is_coarse(),
             Weight::Quantized(_) => false,
@@ -184,10 +193,7 @@ impl Embedding {
     /// As [`Linear::new`].
     pub fn as_linear(&self) -> lfm2_hub::Result<Linear> {
         let linear = Linear::new(self.table.clone(), None)?;
-        Ok(match self.accuracy {
-            Accuracy::ByWeights => linear,
-            Accuracy::Exact => linear.exact(),
-        })
+        Ok(linear.with_accuracy(self.accuracy))
     }
 }
 

@@ -78,9 +78,8 @@ impl ShortConv {
             config,
             in_proj: weights
                 .pp("in_proj")
-                .linear(hidden, 3 * hidden, bias)?
-                .fine(),
-            out_proj: weights.pp("out_proj").linear(hidden, hidden, bias)?.fine(),
+                .fine_linear(hidden, 3 * hidden, bias)?,
+            out_proj: weights.pp("out_proj").fine_linear(hidden, hidden, bias)?,
             fast: ops::conv_kernel(&kernel, kernel_bias.as_ref())?.map(Arc::new),
             kernel,
             bias: kernel_bias,

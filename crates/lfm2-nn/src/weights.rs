@@ -38,6 +38,10 @@ pub enum Accuracy {
     /// So finely that it does not show: 16 bits per 32 values with weights in blocks, and `f32` with
     /// all others. Prompts are read at half the speed.
     Exact,
+    /// As coarsely as the kernels can: 8 bits per 32 values with weights in blocks of 4 and 8 bits, about as `bf16`
+    /// rounds, and otherwise as [`ByWeights`](Self::ByWeights). For what hears, sees and sounds, whose errors no later
+    /// token depends on; not for what writes.
+    Coarse,
 }
 
 /// A view of a [`TensorSource`] under a name prefix, with the number type and device to load to.
@@ -107,6 +111,15 @@ impl Weights {
     pub fn with_accuracy(mut self, accuracy: Accuracy) -> Self {
         self.accuracy = accuracy;
         self
+    }
+
+    /// The same tensors with [`Accuracy::Coarse`], unless everything is to be exact.
+    pub fn coarse(&self) -> Self {
+        let accuracy = match self.accuracy {
+            Accuracy::Exact => Accuracy::Exact,
+            Accuracy::ByWeights | Accuracy::Coarse => Accuracy::Coarse,
+        };
+        self.clone().with_accuracy(accuracy)
     }
 
     /// The tensors under `part.`; like Candle's `VarBuilder::pp`.
@@ -217,22 +230,19 @@ impl Weights {
             Bias::Without => None,
         };
         let linear = Linear::new(self.matrix("weight", &[output, input])?, bias)?;
-        Ok(match self.accuracy {
-            Accuracy::ByWeights => linear,
-            Accuracy::Exact => linear.exact(),
-        })
+        Ok(linear.with_accuracy(self.accuracy))
     }
 
-    /// [`linear`](Self::linear) with activations rounded as coarsely as the kernels can, see
-    /// [`Linear::coarse`]; unless everything is to be exact.
+    /// [`linear`](Self::linear) for a layer whose errors grow on their way, see [`Linear::fine`]; unless everything
+    /// may be coarse.
     ///
     /// # Errors
     /// As [`tensor`](Self::tensor).
-    pub fn coarse_linear(&self, input: usize, output: usize, bias: Bias) -> Result<Linear> {
+    pub fn fine_linear(&self, input: usize, output: usize, bias: Bias) -> Result<Linear> {
         let linear = self.linear(input, output, bias)?;
         Ok(match self.accuracy {
-            Accuracy::ByWeights => linear.coarse(),
-            Accuracy::Exact => linear,
+            Accuracy::ByWeights | Accuracy::Exact => linear.fine(),
+            Accuracy::Coarse => linear,
         })
     }
 

@@ -214,10 +214,7 @@ impl DepthAttention {
         let (width, head_dim) = (config.width, config.head_dim());
         let rows = (Self::HEADS + 2 * Self::KV_HEADS) * head_dim;
         let linear = |name: &str, input, output| -> lfm2_hub::Result<Linear> {
-            Ok(weights
-                .pp(name)
-                .linear(input, output, Bias::Without)?
-                .fine())
+            weights.pp(name).fine_linear(input, output, Bias::Without)
         };
         let norms = weights.pp("bounded_attention");
         let norm = |name: &str| RmsNorm::load(&norms.pp(name), head_dim, EPS);

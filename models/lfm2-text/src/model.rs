@@ -537,7 +537,7 @@ fn backbone(weights: &Weights) -> Result<(&'static str, &'static str)> {
 fn kv_dtype(trunk: &Weights) -> DType {
     let stored = trunk.info("embed_tokens.weight").map(|info| info.stored);
     let wide = matches!(stored, Some(StoredType::Dense(DType::F32)) | None);
-    let rounded = trunk.accuracy() == Accuracy::ByWeights && trunk.dtype() == DType::F32;
+    let rounded = trunk.accuracy() != Accuracy::Exact && trunk.dtype() == DType::F32;
     if trunk.device().is_cpu() && rounded && !wide {
         DType::F16
     } else {

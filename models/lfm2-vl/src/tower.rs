@@ -34,7 +34,7 @@ impl VisionTower {
         let embeddings = weights.pp("embeddings");
         let table = embeddings.pp("position_embedding");
         let table = table.tensor("weight", &[config.num_patches, hidden])?;
-        let layers = weights.pp("encoder.layers");
+        let layers = weights.pp("encoder.layers").coarse();
         let layers: Vec<EncoderLayer> = (0..config.layers)
             .map(|layer| EncoderLayer::load(config, &layers.pp(layer)))
             .collect::<LoadResult<_>>()?;
@@ -99,16 +99,16 @@ impl EncoderLayer {
         let (hidden, ffn) = (config.hidden_size, config.ffn_width);
         let norm = |name: &str| LayerNorm::load(&weights.pp(name), hidden, config.norm_eps);
         let attention = weights.pp("self_attn");
-        let square = |name: &str| attention.pp(name).coarse_linear(hidden, hidden, Bias::With);
+        let square = |name: &str| attention.pp(name).linear(hidden, hidden, Bias::With);
         let mlp = weights.pp("mlp");
         Ok(Self {
             norm1: norm("layer_norm1")?,
             qkv: [square("q_proj")?, square("k_proj")?, square("v_proj")?],
             output: square("out_proj")?,
             norm2: norm("layer_norm2")?,
-            widen: mlp.pp("fc1").coarse_linear(hidden, ffn, Bias::With)?,
+            widen: mlp.pp("fc1").linear(hidden, ffn, Bias::With)?,
             activation: config.activation,
-            narrow: mlp.pp("fc2").coarse_linear(ffn, hidden, Bias::With)?,
+            narrow: mlp.pp("fc2").linear(ffn, hidden, Bias::With)?,
             heads: config.heads,
         })
     }

@@ -3,6 +3,7 @@
 mod attention;
 mod elementwise;
 mod gradients;
+mod image;
 mod isa;
 mod limits;
 mod logits;

@@ -157,7 +157,7 @@ fn multiply_bf16(
     mut out: MatMut<'_, f32>,
     accuracy: Accuracy,
 ) -> Result<()> {
-    if accuracy == Accuracy::ByWeights {
+    if accuracy != Accuracy::Exact {
         let w = MatRef::new(w, rows, cols).map_err(Error::wrap)?;
         if kernels::matmul_bf16(isa()?, x, w, out.reborrow()).map_err(Error::wrap)? {
             return Ok(());

@@ -19,12 +19,18 @@ impl Positions {
         let distances = (2 * longest).saturating_sub(1);
         let mut values = Vec::with_capacity(distances * width);
         let frequency = |pair: usize| 10_000f64.powf(-2.0 * pair as f64 / width as f64);
-        let frequencies: Vec<f64> = (0..width / 2).map(frequency).collect();
-        for row in 0..distances {
-            let distance = longest as f64 - 1.0 - row as f64;
-            for frequency in &frequencies {
-                let angle = distance * frequency;
-                values.extend([angle.sin() as f32, angle.cos() as f32]);
+        let begin = |pair: usize| {
+            let frequency = frequency(pair);
+            let angle = (longest as f64 - 1.0) * frequency;
+            (angle.sin_cos(), frequency.sin_cos())
+        };
+        // From one distance to the next every angle falls by its frequency: a rotation, which is a fraction of the
+        // work of a sine.
+        let mut pairs: Vec<_> = (0..width / 2).map(begin).collect();
+        for _ in 0..distances {
+            for ((sin, cos), step) in &mut pairs {
+                values.extend([*sin as f32, *cos as f32]);
+                (*sin, *cos) = (*sin * step.1 - *cos * step.0, *cos * step.1 + *sin * step.0);
             }
         }
         let table = Tensor::from_vec(values, (distances, width), device)?.to_dtype(dtype)?;
@@ -79,9 +85,8 @@ impl Attention {
         steps: &[usize],
         positions: &Positions,
     ) -> Result<Tensor> {
-        let q = self.by_head(&self.q.forward(x)?)?;
-        let k = self.by_head(&self.k.forward(x)?)?;
-        let v = self.by_head(&self.v.forward(x)?)?;
+        let [q, k, v] = Linear::forward_each([&self.q, &self.k, &self.v], x)?;
+        let (q, k, v) = (self.by_head(&q)?, self.by_head(&k)?, self.by_head(&v)?);
         let p = self.by_head(&self.position.forward(&positions.table)?)?;
         let (content, relative) = (
             q.broadcast_add(&self.bias_u)?,

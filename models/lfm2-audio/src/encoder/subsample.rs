@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use candle_core::Result;
-use lfm2_nn::{Accuracy, Bias, Linear, Matrix, Module, Tensor, Weights};
+use lfm2_kernels::{Behind, Image, conv_3x3_by_two};
+use lfm2_nn::{Bias, Linear, Module, Tensor, Weights};
 
 use super::pointwise::plain;
 use crate::EncoderConfig;
@@ -20,7 +21,7 @@ const TAPS: usize = 9;
 /// The first part of the encoder.
 #[derive(Debug, Clone)]
 pub(super) struct Subsampling {
-    first: Linear,
+    first: Conv,
     separable: [Separable; 2],
     out: Linear,
 }
@@ -28,32 +29,31 @@ pub(super) struct Subsampling {
 /// A depthwise convolution followed by a product over channels.
 #[derive(Debug, Clone)]
 struct Separable {
+    depthwise: Conv,
+    pointwise: Linear,
+}
+
+/// A 3 x 3 convolution of stride 2 whose outputs see one channel each.
+#[derive(Debug, Clone)]
+struct Conv {
     /// `(channels, TAPS)`.
     kernel: Tensor,
     bias: Tensor,
-    pointwise: Linear,
 }
 
 impl Subsampling {
     pub(super) fn load(config: &EncoderConfig, weights: &Weights) -> lfm2_hub::Result<Self> {
         let channels = config.channels;
         let conv = |i: usize| weights.pp("conv").pp(i);
-        let first = kernel(&conv(0), channels)?;
-        let bias = conv(0).tensor("bias", &[channels])?;
-        let first = Linear::new(Matrix::Dense(first), Some(bias))?;
         let separable = |depthwise: usize| -> lfm2_hub::Result<Separable> {
             Ok(Separable {
-                kernel: kernel(&conv(depthwise), channels)?,
-                bias: conv(depthwise).tensor("bias", &[channels])?,
+                depthwise: Conv::load(&conv(depthwise), channels)?,
                 pointwise: conv(depthwise + 1).linear(channels, channels, Bias::With)?,
             })
         };
         let bins = (0..3).fold(config.features, |bins, _| bins.div_ceil(2));
         Ok(Self {
-            first: match weights.accuracy() {
-                Accuracy::Exact => first.exact(),
-                Accuracy::ByWeights => first,
-            },
+            first: Conv::load(&conv(0), channels)?,
             separable: [separable(2)?, separable(5)?],
             out: weights
                 .pp("out")
@@ -84,10 +84,7 @@ impl Subsampling {
         let first = Rows::behind(&second.range, lens[0]);
 
         let x = mel.narrow(0, first.range.start, first.range.len())?;
-        let x = taps(&x.unsqueeze(2)?, &first)?;
-        let (rows, bins, _) = x[0].dims3()?;
-        let x = Tensor::cat(&x, 2)?.reshape((rows * bins, TAPS))?;
-        let mut x = self.first.forward(&x)?.relu()?.reshape((rows, bins, ()))?;
+        let mut x = self.first.forward(&x.unsqueeze(2)?, &first, Behind::Relu)?;
         for (separable, rows) in self.separable.iter().zip([second, third]) {
             x = separable.forward(&x, &rows)?;
         }
@@ -99,20 +96,39 @@ impl Subsampling {
 
 impl Separable {
     fn forward(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let x = if plain(&[x, &self.kernel, &self.bias]) {
-            self.depthwise_values(x, rows)?
-        } else {
-            self.depthwise(x, rows)?
-        };
+        let x = self.depthwise.forward(x, rows, Behind::Nothing)?;
         let (rows, bins, channels) = x.dims3()?;
         self.pointwise
             .forward(&x.reshape((rows * bins, channels))?)?
             .relu()?
             .reshape((rows, bins, channels))
     }
+}
+
+impl Conv {
+    /// The kernel `[channels, 1, 3, 3]` and the bias.
+    fn load(weights: &Weights, channels: usize) -> lfm2_hub::Result<Self> {
+        let kernel = weights.tensor("weight", &[channels, 1, 3, 3])?;
+        Ok(Self {
+            kernel: kernel.reshape((channels, TAPS))?,
+            bias: weights.tensor("bias", &[channels])?,
+        })
+    }
+
+    /// An image `(rows, bins, channels)`, or one of a single channel that all outputs see.
+    fn forward(&self, x: &Tensor, rows: &Rows, behind: Behind) -> Result<Tensor> {
+        if plain(&[x, &self.kernel, &self.bias]) {
+            return self.on_values(x, rows, behind);
+        }
+        let x = self.with_candle(x, rows)?;
+        match behind {
+            Behind::Nothing => Ok(x),
+            Behind::Relu => x.relu(),
+        }
+    }
 
     /// Nine shifted products: for every device, with gradients.
-    fn depthwise(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+    fn with_candle(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
         let kernel = self.kernel.t()?.contiguous()?;
         let taps = taps(x, rows)?;
         let mut products = taps.iter().enumerate();
@@ -127,35 +143,18 @@ impl Separable {
         sum.broadcast_add(&self.bias)
     }
 
-    /// The same on values, which takes a tenth of the time.
-    fn depthwise_values(&self, x: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let (len, bins, channels) = x.dims3()?;
-        let [before, after] = rows.border;
-        let (out_rows, out_bins) = ((before + len + after - 1) / 2, bins.div_ceil(2));
+    /// The same with a kernel, which takes a tenth of the time.
+    fn on_values(&self, x: &Tensor, rows: &Rows, behind: Behind) -> Result<Tensor> {
         let image = x.flatten_all()?.to_vec1::<f32>()?;
+        let image = Image::new(&image, x.dims3()?.into(), rows.border);
+        let image = image.map_err(candle_core::Error::wrap)?;
         let kernel = self.kernel.t()?.flatten_all()?.to_vec1::<f32>()?;
         let bias = self.bias.to_vec1::<f32>()?;
-        let mut out = Vec::with_capacity(out_rows * out_bins * channels);
-        for row in 0..out_rows {
-            for bin in 0..out_bins {
-                let start = out.len();
-                out.extend_from_slice(&bias);
-                let sums = &mut out[start..];
-                for (i, weights) in kernel.chunks_exact(channels).enumerate() {
-                    // Places in the image; those before its first row or bin wrap around, out of it.
-                    let y = (2 * row + i / 3).wrapping_sub(before);
-                    let x = (2 * bin + i % 3).wrapping_sub(1);
-                    if y >= len || x >= bins {
-                        continue;
-                    }
-                    let values = &image[(y * bins + x) * channels..][..channels];
-                    for ((sum, value), weight) in sums.iter_mut().zip(values).zip(weights) {
-                        *sum += value * weight;
-                    }
-                }
-            }
-        }
-        Tensor::from_vec(out, (out_rows, out_bins, channels), x.device())
+        let [out_rows, out_bins] = image.halved();
+        let mut out = vec![0.0; out_rows * out_bins * bias.len()];
+        conv_3x3_by_two(crate::isa()?, image, (&kernel, &bias), behind, &mut out)
+            .map_err(candle_core::Error::wrap)?;
+        Tensor::from_vec(out, (out_rows, out_bins, bias.len()), x.device())
     }
 }
 
@@ -204,36 +203,30 @@ fn taps(x: &Tensor, rows: &Rows) -> Result<Vec<Tensor>> {
     (0..TAPS).map(tap).collect()
 }
 
-/// A kernel `[channels, 1, 3, 3]` as `(channels, TAPS)`.
-fn kernel(weights: &Weights, channels: usize) -> lfm2_hub::Result<Tensor> {
-    let kernel = weights.tensor("weight", &[channels, 1, 3, 3])?;
-    Ok(kernel.reshape((channels, TAPS))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use lfm2_nn::Device;
 
     #[test]
-    fn both_depthwise_forms_give_the_same() -> Result<()> {
+    fn both_forms_give_the_same() -> Result<()> {
         let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
-        let pointwise = Linear::new(Matrix::Dense(random(&[5, 5])?), None);
-        let separable = Separable {
+        let conv = Conv {
             kernel: random(&[5, TAPS])?,
             bias: random(&[5])?,
-            pointwise: pointwise.map_err(candle_core::Error::wrap)?,
         };
         // Whole images of odd and even sizes, and pieces from within one.
         for (len, bins, out, all) in [(7, 6, 0..4, 7), (6, 5, 0..3, 6), (9, 4, 2..6, 12)] {
-            let rows = Rows::behind(&out, all);
-            let x = random(&[rows.range.len(), bins, 5])?;
-            assert!(rows.range.len() <= len);
-            let plain = separable.depthwise(&x, &rows)?;
-            let values = separable.depthwise_values(&x, &rows)?;
-            assert_eq!(plain.dims(), values.dims());
-            let difference = (plain - values)?.abs()?.max_all()?.to_scalar::<f32>()?;
-            assert!(difference < 1e-5, "{difference}");
+            for channels in [1, 5] {
+                let rows = Rows::behind(&out, all);
+                let x = random(&[rows.range.len(), bins, channels])?;
+                assert!(rows.range.len() <= len);
+                let plain = conv.with_candle(&x, &rows)?.relu()?;
+                let values = conv.on_values(&x, &rows, Behind::Relu)?;
+                assert_eq!(plain.dims(), values.dims());
+                let difference = (plain - values)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(difference < 1e-5, "{difference}");
+            }
         }
         Ok(())
     }

@@ -163,8 +163,12 @@ impl AudioModel {
         let model = Self {
             front: MelFrontEnd::new(config.mel)?,
             text: TextModel::load(config.text.clone(), &weights)?,
-            encoder: Encoder::load(&config.encoder, &weights.pp("conformer"))?,
-            adapter: Adapter::load(config.encoder.width, hidden, &weights.pp("audio_adapter"))?,
+            encoder: Encoder::load(&config.encoder, &weights.pp("conformer").coarse())?,
+            adapter: Adapter::load(
+                config.encoder.width,
+                hidden,
+                &weights.pp("audio_adapter").coarse(),
+            )?,
             codes: weights
                 .pp("audio_embedding")
                 .pp("embedding")
