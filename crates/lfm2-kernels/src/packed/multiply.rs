@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::format::{BlockType, LINE, Levels, Precision, Scales, UNIT};
 use super::matrix::PackedMatrix;
-use super::rows::{HALF_OFFSETS, OFFSET, PANEL, QuantizedRows, SCALE, SUM};
+use super::rows::{BYTE_OFFSET, HALF_OFFSETS, OFFSET, PANEL, QuantizedRows, SCALE, SUM};
 use crate::activation::SiluMulInPlace;
 use crate::matmul::Output;
 use crate::simd::dot16::ROWS;
@@ -752,12 +752,11 @@ unsafe fn zero_offset<S: Simd, F: Format, B: Bits>(
     // SAFETY: forwarded from the caller.
     unsafe {
         if !B::WIDE {
-            // The record has it eightfold, which is what four bits without minima need.
-            let offset = s.ints(row.whole(OFFSET, m));
-            return match bits {
-                7 => s.times_power::<4>(offset),
-                _ => offset,
-            };
+            // The record has both that such formats need: shifting one into the other takes time that counts.
+            return s.ints(match bits {
+                7 => row.whole(BYTE_OFFSET, m),
+                _ => row.whole(OFFSET, m),
+            });
         }
         let offset = match F::PARTS {
             1 => s.ints(row.whole(OFFSET, m)),

@@ -6,6 +6,7 @@
 //! * the scale (`f32`),
 //! * the scale times the sum of the whole numbers (`f32`),
 //! * minus the sum of the whole numbers (`i32`), eightfold in [`Precision::Int8`],
+//! * only in [`Precision::Int8`]: the same, 128-fold (`i32`),
 //! * only in [`Precision::Int16`]: minus the sums of the first and of the last sixteen (`i32`),
 //!
 //! each as `h` numbers one after another, then the whole numbers: eight groups of four inputs, in each
@@ -27,6 +28,8 @@ pub(super) const SCALE: usize = 0;
 pub(super) const SUM: usize = 1;
 /// Where it has the negative sums.
 pub(super) const OFFSET: usize = 2;
+/// Where it has 128 times the negative sums.
+pub(super) const BYTE_OFFSET: usize = 3;
 /// Where it has the negative sums of the first half; the second half's follow.
 pub(super) const HALF_OFFSETS: usize = 3;
 
@@ -51,7 +54,7 @@ impl Precision {
     /// Where a record has its whole numbers, in words per row.
     pub(super) const fn numbers(self) -> usize {
         match self {
-            Self::Int8 => 3,
+            Self::Int8 => 4,
             Self::Int16 => 5,
         }
     }
@@ -329,6 +332,7 @@ impl Record<'_> {
             self.put_plane(precision.numbers() + UNIT / 4, &low);
         } else {
             self.put_whole(OFFSET, -8 * sum);
+            self.put_whole(BYTE_OFFSET, -128 * sum);
             self.put_plane(precision.numbers(), &low);
         }
     }

@@ -22,7 +22,7 @@ use istft::Istft;
 /// Steps of the stack per frame of codes.
 const STEPS_PER_FRAME: usize = 6;
 /// Frames that go through the stack at a time: bounds the memory of long pieces.
-const PIECE: usize = 32;
+const PIECE: usize = 64;
 
 /// The LFM2.5 detokenizer. Immutable; the state of a running piece is a [`DetokenizerStream`].
 #[derive(Debug, Clone)]

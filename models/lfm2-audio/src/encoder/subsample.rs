@@ -145,8 +145,17 @@ impl Conv {
 
     /// The same with a kernel, which takes a tenth of the time.
     fn on_values(&self, x: &Tensor, rows: &Rows, behind: Behind) -> Result<Tensor> {
-        let image = x.flatten_all()?.to_vec1::<f32>()?;
-        let image = Image::new(&image, x.dims3()?.into(), rows.border);
+        let shape = x.dims3()?.into();
+        let x = x.contiguous()?;
+        // Not copied: the image behind the first convolution has megabytes.
+        let (storage, layout) = x.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("an image on a CPU expected")
+        };
+        let values = storage.as_slice::<f32>()?;
+        let values = values.get(layout.start_offset()..).unwrap_or_default();
+        let values = values.get(..layout.shape().elem_count());
+        let image = Image::new(values.unwrap_or_default(), shape, rows.border);
         let image = image.map_err(candle_core::Error::wrap)?;
         let kernel = self.kernel.t()?.flatten_all()?.to_vec1::<f32>()?;
         let bias = self.bias.to_vec1::<f32>()?;
