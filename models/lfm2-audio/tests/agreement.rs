@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::{D, Device, Tensor};
 use lfm2_audio::shapes::{self, Released};
-use lfm2_audio::{CODES, Depthformer, Detokenizer, PartTypes};
+use lfm2_audio::{CODES, Depthformer, Detokenizer, Encoder, PartTypes};
 use lfm2_hub::InBlocks;
 use lfm2_hub::gguf::Quantization;
 use lfm2_nn::Accuracy;
@@ -97,6 +97,40 @@ fn decibels(one: &Detokenizer, other: &Detokenizer, frames: usize) -> Result<f64
     };
     let noise = energy(&mut a.iter().zip(&b).map(|(a, b)| a - b));
     Ok(10.0 * (energy(&mut a.iter().copied()) / noise).log10())
+}
+
+/// What four layers of the encoder at full width hear in a second of noise, with their weights in `kind`, or
+/// as released.
+fn heard(kind: Option<Quantization>) -> Result<Vec<Vec<f32>>> {
+    let (shape, stored) = (released()?, PartTypes::of(Quantization::BF16));
+    let mut config = shape.config()?.encoder;
+    config.layers = 4;
+    let source = Arc::new(shape.tensors(stored, SEED)?);
+    let weights = match kind {
+        None => exact().weights(source),
+        Some(kind) => {
+            let types = PartTypes::of(kind);
+            let blocks = InBlocks::by_rule(source, kind.name(), move |n| types.of_model(n));
+            LoadOptions::default().weights(Arc::new(blocks))
+        }
+    };
+    let encoder = Encoder::load(&config, &weights.pp("conformer").coarse())?;
+    let noise = (0..100 * config.features).map(|i| ((i * 7919) % 511) as f32 / 255.0 - 1.0);
+    let mel = Tensor::from_iter(noise, &Device::Cpu)?.reshape((100, config.features))?;
+    Ok(encoder.forward(&[mel])?.remove(0).to_vec2()?)
+}
+
+#[test]
+fn eight_bits_keep_the_direction_of_what_is_heard() -> Result<()> {
+    let (exact, eight) = (heard(None)?, heard(Some(Quantization::Q8_0))?);
+    ensure!(exact.len() == 13);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    for (a, b) in exact.iter().zip(&eight) {
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        println!("cosine {cosine:.6}");
+        ensure!(cosine > 0.999, "{cosine}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -59,7 +59,11 @@ fn exact_activations(precision: Precision, rows: usize, cols: usize, seed: u64) 
             let col = i % cols;
             let unit = 0.5_f32.powi((col / 32 % 5) as i32);
             let whole = (random.next() * limit).round();
-            unit * if col % 32 == 0 { -limit } else { whole }
+            unit * if col.is_multiple_of(32) {
+                -limit
+            } else {
+                whole
+            }
         })
         .collect()
 }
