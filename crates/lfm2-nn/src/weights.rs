@@ -39,8 +39,8 @@ pub enum Accuracy {
     /// all others. Prompts are read at half the speed.
     Exact,
     /// As coarsely as the kernels can: 8 bits per 32 values with weights in blocks of 4 and 8 bits, about as `bf16`
-    /// rounds, and otherwise as [`ByWeights`](Self::ByWeights). For what hears, sees and sounds, whose errors no later
-    /// token depends on; not for what writes.
+    /// rounds, and otherwise as [`ByWeights`](Self::ByWeights). For what hears and sees, whose errors no later token
+    /// depends on; not for what writes.
     Coarse,
 }
 

@@ -47,7 +47,7 @@ impl Detokenizer {
         options: &LoadOptions,
     ) -> lfm2_hub::Result<Self> {
         let tensors = Arc::new(AsMatrices::new(tensors));
-        let weights = types::weights(options, tensors, Holds::Detokenizer).coarse();
+        let weights = types::weights(options, tensors, Holds::Detokenizer);
         let hidden = config.text.hidden_size;
         let n_fft = config.output - 2;
         Istft::check(n_fft, FRAME_SAMPLES / STEPS_PER_FRAME)?;
