@@ -178,7 +178,8 @@ fn question(args: &DescribeArgs, pictures: &Pictures) -> String {
         (false, false, _) => "Describe the pictures.",
     };
     let asked = args.prompt.as_deref().unwrap_or(default);
-    match args.boxes {
+    // Who names the format knows what the model was trained with.
+    match args.boxes && !asked.contains("JSON") {
         true => format!("{asked} {}", Boxes::REQUEST),
         false => asked.to_owned(),
     }
