@@ -1,16 +1,14 @@
 //! A finished run as a checkpoint folder that any reader of published checkpoints opens.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use lfm2_hub::{Overwrite, write_safetensors};
 use lfm2_text::{LayerKind, TensorSpec};
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::data::SourceReport;
-use crate::file::write_text;
+use crate::file::{write_text, write_weights};
 use crate::lora::write_adapter;
 use crate::options::{Base, TrainOptions};
 use crate::prepare::Prepared;
@@ -48,14 +46,7 @@ pub(crate) fn export(
         }
         _ => parameters.export(dtype)?,
     };
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    write_safetensors(
-        &folder.join("model.safetensors"),
-        named,
-        &metadata,
-        Overwrite::Replace,
-    )?;
+    write_weights(&folder.join("model.safetensors"), &tensors)?;
     write_text(
         &folder.join("README.md"),
         &card(options, prepared, reports, metrics, parameters.elements()),
@@ -160,6 +151,48 @@ fn run_facts(text: &mut String, metrics: &[Metric]) {
         );
     }
     text.push_str("\nSettings: `run.json` of the run, repeated with `lfm2 train --config run.json --out FOLDER`.\n");
+}
+
+/// What a card tells of a run that learns from pieces other than texts.
+pub(crate) struct RunTable {
+    /// What they are called.
+    pub(crate) pieces: &'static str,
+    /// How many a step learns from, and how many were kept out.
+    pub(crate) per_step: usize,
+    pub(crate) kept_out: usize,
+    /// What the rows are, and what is right of them.
+    pub(crate) columns: [&'static str; 2],
+}
+
+/// Steps, pieces, time and the last validation.
+pub(crate) fn run_table(text: &mut String, table: &RunTable, metrics: &[Metric]) {
+    let (mut steps, mut seconds) = (0usize, 0.0);
+    for metric in metrics {
+        if let Metric::Step(report) = metric {
+            (steps, seconds) = (steps + 1, seconds + report.seconds);
+        }
+    }
+    let RunTable {
+        pieces,
+        per_step,
+        kept_out,
+        columns: [rows, right],
+    } = table;
+    let (learnt, minutes) = (steps * per_step, seconds / 60.0);
+    let _ = write!(
+        text,
+        "## Run\n\n{steps} steps, {learnt} {pieces}, {minutes:.0} minutes.\n\n\
+         | {rows} | loss per token | {right} |\n|---|---|---|\n"
+    );
+    for report in last_validation(metrics) {
+        let right = report.figures.get("right").copied().unwrap_or(f64::NAN);
+        let (source, loss) = (&report.source, report.loss);
+        let _ = writeln!(text, "| {source} | {loss:.4} | {right:.3} |");
+    }
+    let _ = write!(
+        text,
+        "\n{kept_out} {pieces} that were not trained on.\n\nSettings: `run.json`, repeated with `lfm2 train --config run.json --out FOLDER`.\n"
+    );
 }
 
 fn last_validation(metrics: &[Metric]) -> Vec<&ValidationReport> {

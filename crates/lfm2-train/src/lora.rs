@@ -10,15 +10,12 @@ use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
-use lfm2_hub::{
-    Limits, Mapping, Overwrite, SafetensorsSource, StoredType, TensorInfo, TensorSource,
-    write_safetensors,
-};
+use lfm2_hub::{Limits, Mapping, SafetensorsSource, StoredType, TensorInfo, TensorSource};
 use lfm2_text::{TensorRole, TensorSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::file::write_text;
+use crate::file::{read_json, write_text, write_weights};
 use crate::rng::Rng;
 use crate::variables::Parameters;
 use crate::{Error, Result};
@@ -198,9 +195,7 @@ impl LoraSource {
     /// sum in other ways, adapters of tensors that the base has not got, or of other shapes.
     pub fn open(base: Arc<dyn TensorSource>, folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let config: PeftConfig =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let config: PeftConfig = read_json(&path)?;
         config.check().map_err(|e| Error::run_folder(&path, e))?;
         let path = folder.join(WEIGHTS);
         let source = SafetensorsSource::open(&path, Mapping::Read, &Limits::default())?;
@@ -430,16 +425,7 @@ pub fn write_adapter(
         "alpha_pattern": {},
     });
     write_text(&folder.join(CONFIG), &format!("{config:#}\n"))?;
-    let tensors = adapters.export(DType::F32)?;
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    let path = folder.join(WEIGHTS);
-    Ok(write_safetensors(
-        &path,
-        named,
-        &metadata,
-        Overwrite::Replace,
-    )?)
+    write_weights(&folder.join(WEIGHTS), &adapters.export(DType::F32)?)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::balance::Balance;
 use crate::data::SourceOptions;
+use crate::file::read_json;
 use crate::lora::LoraOptions;
 use crate::loss::{Distillation, Preference};
 use crate::optim::AdamWOptions;
@@ -218,9 +219,7 @@ impl TrainOptions {
     /// [`Error::Io`], [`Error::RunFolder`] when it is not the JSON expected, and as
     /// [`validate`](Self::validate).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let options: Self =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(path, e.to_string()))?;
+        let options: Self = read_json(path)?;
         options.validate()?;
         Ok(options)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::file::write_text;
+use crate::file::{read_json, write_text};
 use crate::progress::{StepReport, ValidationReport};
 use crate::{Error, Result};
 
@@ -68,9 +68,7 @@ pub(crate) fn check_identity(
     let path = run.join("run.json");
     let text_now = format!("{identity:#}\n");
     if started && resume == Resume::Continue {
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let before: Value =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let before: Value = read_json(&path)?;
         // Both sides as read from text: reading may round the last digit of a number.
         let now: Value =
             serde_json::from_str(&text_now).map_err(|e| Error::run_folder(&path, e.to_string()))?;

@@ -14,7 +14,7 @@ use lfm2_nn::{Cache, Decoder, Input, Want};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Document, MicroBatch, pack};
-use crate::file::write_text;
+use crate::file::{read_json, write_text};
 use crate::loss::TopK;
 use crate::workers::Workers;
 use crate::{Error, Result};
@@ -75,9 +75,7 @@ impl TeacherStore {
     /// other data, naming what differs.
     pub fn open(folder: &Path, identity: &TeacherIdentity) -> Result<Self> {
         let path = folder.join(HEADER);
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let header: Header =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let header: Header = read_json(&path)?;
         if header.format != FORMAT {
             let detail = format!("expected format {FORMAT}, found {}", header.format);
             return Err(Error::run_folder(path, detail));

@@ -23,6 +23,7 @@ pub use packing::{MicroBatch, pack};
 pub use pairs::{Pair, PairSource};
 
 use crate::curriculum::{Curriculum, Unsolved};
+use crate::file::read_json;
 use crate::loss::Target;
 use crate::rng::Rng;
 use crate::{Error, Result};
@@ -181,9 +182,7 @@ impl CurriculumOptions {
     fn read(&self, folder: &Path, count: usize) -> Result<Vec<f64>> {
         self.order.validate()?;
         let path = folder.join(&self.scores);
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let scores: Vec<f64> =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(&path, e.to_string()))?;
+        let scores: Vec<f64> = read_json(&path)?;
         if scores.len() != count {
             let detail = format!(
                 "expected a number for each of {count} documents, found {}",

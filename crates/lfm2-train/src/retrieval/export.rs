@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use candle_core::Tensor;
-use lfm2_hub::{Overwrite, Tokenizer, write_safetensors};
+use lfm2_hub::Tokenizer;
 use lfm2_text::TextConfig;
 use serde_json::{Value, json};
 
 use super::options::RetrievalOptions;
 use crate::bpe;
 use crate::data::SourceReport;
-use crate::file::write_text;
+use crate::file::{write_text, write_weights};
 use crate::run::Metric;
 use crate::variables::Parameters;
 use crate::{Error, Result};
@@ -62,23 +61,12 @@ pub(super) fn export(
             None => trunk.insert(name, tensor),
         };
     }
-    write_tensors(&folder.join("model.safetensors"), &trunk)?;
-    write_tensors(&dense_folder.join("model.safetensors"), &dense)?;
+    write_weights(&folder.join("model.safetensors"), &trunk)?;
+    write_weights(&dense_folder.join("model.safetensors"), &dense)?;
     write_text(
         &folder.join("README.md"),
         &card(options, facts, parameters, metrics),
     )
-}
-
-fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    Ok(write_safetensors(
-        path,
-        named,
-        &metadata,
-        Overwrite::Replace,
-    )?)
 }
 
 /// The JSON files of the folder but those of the tokenizer.

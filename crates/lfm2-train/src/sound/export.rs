@@ -1,12 +1,10 @@
 //! A trained detokenizer as the folder that stands in those of published speech models.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use lfm2_hub::{Overwrite, write_safetensors};
 use serde_json::Value;
 
-use crate::file::write_text;
+use crate::file::{write_text, write_weights};
 use crate::options::ExportDtype;
 use crate::variables::Parameters;
 use crate::{Error, Result};
@@ -21,13 +19,5 @@ pub(super) fn export(
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     write_text(&folder.join("config.json"), &format!("{config:#}\n"))?;
     let tensors = parameters.export(dtype.dtype())?;
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    let path = folder.join("model.safetensors");
-    Ok(write_safetensors(
-        &path,
-        named,
-        &metadata,
-        Overwrite::Replace,
-    )?)
+    write_weights(&folder.join("model.safetensors"), &tensors)
 }

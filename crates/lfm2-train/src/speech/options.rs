@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::augment::AugmentOptions;
+use crate::file::read_json;
 use crate::optim::AdamWOptions;
 use crate::options::{Card, ExportDtype, NonFinitePolicy};
 use crate::run_loop::Pace;
@@ -233,9 +234,7 @@ impl SpeechOptions {
     /// [`Error::Io`], [`Error::RunFolder`] when it is not the JSON expected, and as
     /// [`validate`](Self::validate).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let options: Self =
-            serde_json::from_str(&text).map_err(|e| Error::run_folder(path, e.to_string()))?;
+        let options: Self = read_json(path)?;
         options.validate()?;
         Ok(options)
     }

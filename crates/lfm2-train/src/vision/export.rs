@@ -1,16 +1,15 @@
 //! A trained model as a folder in the layout of published vision-language models.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use lfm2_hub::{Overwrite, write_safetensors};
 use lfm2_text::TensorSpec;
 use serde_json::{Value, json};
 
 use super::options::VisionOptions;
 use super::run::Facts;
-use crate::file::write_text;
+use crate::export::{RunTable, run_table};
+use crate::file::{write_text, write_weights};
 use crate::run::Metric;
 use crate::variables::Parameters;
 use crate::{Error, Result};
@@ -33,14 +32,7 @@ pub(super) fn export(
         write_text(&folder.join(name), text)?;
     }
     let tensors = parameters.export(options.export_dtype.dtype())?;
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    write_safetensors(
-        &folder.join("model.safetensors"),
-        named,
-        &metadata,
-        Overwrite::Replace,
-    )?;
+    write_weights(&folder.join("model.safetensors"), &tensors)?;
     write_text(&folder.join("README.md"), &card(options, facts, metrics))
 }
 
@@ -83,38 +75,12 @@ fn card(options: &VisionOptions, facts: &Facts, metrics: &[Metric]) -> String {
         settings.token_side(),
         options.export_dtype.config_name(),
     );
-    run_facts(&mut text, options, metrics);
+    let table = RunTable {
+        pieces: "pictures",
+        per_step: options.micro_batches * options.micro_batch_pictures,
+        kept_out: options.validation_pictures,
+        columns: ["topic", "right answers, given the right beginning"],
+    };
+    run_table(&mut text, &table, metrics);
     text
-}
-
-/// Steps, pictures, time and the last validation.
-fn run_facts(text: &mut String, options: &VisionOptions, metrics: &[Metric]) {
-    let (mut steps, mut seconds) = (0usize, 0.0);
-    for metric in metrics {
-        if let Metric::Step(report) = metric {
-            (steps, seconds) = (steps + 1, seconds + report.seconds);
-        }
-    }
-    let pictures = steps * options.micro_batches * options.micro_batch_pictures;
-    let minutes = seconds / 60.0;
-    let _ = write!(
-        text,
-        "## Run\n\n{steps} steps, {pictures} pictures, {minutes:.0} minutes.\n\n\
-         | topic | loss per token | right answers, given the right beginning |\n|---|---|---|\n"
-    );
-    let validations = metrics.iter().filter_map(|metric| match metric {
-        Metric::Validation(report) => Some(report),
-        Metric::Step(_) => None,
-    });
-    let last = validations.clone().map(|report| report.step).max();
-    for report in validations.filter(|report| Some(report.step) == last) {
-        let right = report.figures.get("right").copied().unwrap_or(f64::NAN);
-        let (source, loss) = (&report.source, report.loss);
-        let _ = writeln!(text, "| {source} | {loss:.4} | {right:.3} |");
-    }
-    let _ = write!(
-        text,
-        "\n{} pictures that were not trained on.\n\nSettings: `run.json`, repeated with `lfm2 train --config run.json --out FOLDER`.\n",
-        options.validation_pictures
-    );
 }
