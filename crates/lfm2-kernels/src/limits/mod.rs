@@ -237,7 +237,10 @@ impl Kernel for MulAdds {
     }
 }
 
-/// The same for products of bytes.
+/// Products of bytes per sum until it is complete: those of a unit of weights.
+const GROUPS: usize = crate::simd::dot16::UNIT / 4;
+
+/// The same for products of bytes with the levels of four bits.
 struct ByteDots<const SUMS: usize>;
 
 impl<const SUMS: usize> Kernel for ByteDots<SUMS> {
@@ -249,10 +252,22 @@ impl<const SUMS: usize> Kernel for ByteDots<SUMS> {
         // SAFETY: there are 64 bytes.
         let bytes = unsafe { s.bytes(weights.as_ptr()) };
         let mut sums = [s.ints(0); SUMS];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                // SAFETY: there are four bytes.
-                *sum = unsafe { s.dot_below_128(*sum, bytes, x.as_ptr()) };
+        for _ in 0..ROUNDS / GROUPS {
+            let starts = sums;
+            let mut units = [s.small(s.ints(0)); SUMS];
+            for (unit, start) in units.iter_mut().zip(starts) {
+                *unit = s.small(start);
+            }
+            for _ in 0..GROUPS {
+                // Other bytes as far as the compiler knows, so that it makes all the products.
+                let x = black_box(&x);
+                for unit in &mut units {
+                    // SAFETY: there are four bytes.
+                    *unit = unsafe { s.dot_small(*unit, bytes, x.as_ptr()) };
+                }
+            }
+            for ((sum, unit), start) in sums.iter_mut().zip(units).zip(starts) {
+                *sum = s.small_sum(unit, start);
             }
         }
         let all = sums

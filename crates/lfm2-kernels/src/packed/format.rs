@@ -17,11 +17,9 @@
 //! A row of a format whose blocks have 32 weights may end within its last block; what is left of that
 //! block meets nothing. Files have no such rows, but vision towers do have such layers.
 
-use crate::ShapeError;
 use crate::simd::dot16::ROWS;
-
-/// Inputs per unit.
-pub(crate) const UNIT: usize = 32;
+pub(crate) use crate::simd::dot16::UNIT;
+use crate::{Isa, ShapeError};
 
 /// Bytes of a line.
 pub(crate) const LINE: usize = 64;
@@ -125,6 +123,16 @@ impl BlockType {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q4_K | Self::Q8_0 => Precision::Int8,
             _ => Precision::Int16,
+        }
+    }
+
+    /// How activations that meet such weights are rounded for the most speed on these instructions: as
+    /// [`coarsest`](Self::coarsest), but where words are multiplied faster than bytes of any size.
+    pub fn fastest(self, isa: Isa) -> Precision {
+        match (self, isa) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Q8_0, Isa::Avx2(_)) => Precision::Int16,
+            _ => self.coarsest(),
         }
     }
 

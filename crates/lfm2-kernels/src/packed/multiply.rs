@@ -297,10 +297,10 @@ fn walk(
     };
     // What `check` let through: fewer bits of activations only where `coarsest` says so.
     match (weight.kind(), x.precision()) {
-        (BlockType::Q4_0, Precision::Int8) => isa.run(panel.of::<Q4_0, Narrow>()),
-        (BlockType::Q4_1, Precision::Int8) => isa.run(panel.of::<Q4_1, Narrow>()),
-        (BlockType::Q4_K, Precision::Int8) => isa.run(panel.of::<Q4_K, Narrow>()),
-        (BlockType::Q8_0, Precision::Int8) => isa.run(panel.of::<Q8_0, Narrow>()),
+        (BlockType::Q4_0, Precision::Int8) => isa.run(panel.of::<Q4_0, Small>()),
+        (BlockType::Q4_1, Precision::Int8) => isa.run(panel.of::<Q4_1, Small>()),
+        (BlockType::Q4_K, Precision::Int8) => isa.run(panel.of::<Q4_K, Small>()),
+        (BlockType::Q8_0, Precision::Int8) => isa.run(panel.of::<Q8_0, Bytes>()),
         (BlockType::Q4_0, _) => isa.run(panel.of::<Q4_0, Wide>()),
         (BlockType::Q4_1, _) => isa.run(panel.of::<Q4_1, Wide>()),
         (BlockType::Q4_K, _) => isa.run(panel.of::<Q4_K, Wide>()),
@@ -346,32 +346,138 @@ macro_rules! formats {
 
 formats!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K);
 
-/// A [`Precision`] as a type.
-trait Bits: 'static {
+/// How levels and activations are multiplied: a [`Precision`] of the activations and a size of the levels.
+trait Sums: 'static {
     const PRECISION: Precision;
     const WIDE: bool = matches!(Self::PRECISION, Precision::Int16);
+    /// Sixteen sums while they grow.
+    type Of<S: Simd>: Copy;
+
+    /// Sums that begin with `start`.
+    fn start<S: Simd>(s: S, start: S::Ints) -> Self::Of<S>;
+
+    /// Adds the products with the four activations at `x`, which go on at `second` if they are wide.
+    ///
+    /// # Safety
+    /// Four bytes must be readable at `x`, and of wide activations at `second`; the levels must be those of
+    /// format `F` and small enough for these sums.
+    unsafe fn add<S: Simd, F: Format>(
+        s: S,
+        sums: Self::Of<S>,
+        levels: S::Bytes,
+        x: *const i8,
+        second: *const i8,
+    ) -> Self::Of<S>;
+
+    /// The sums, which began with `start`.
+    fn end<S: Simd>(s: S, sums: Self::Of<S>, start: S::Ints) -> S::Ints;
 }
 
-struct Narrow;
+/// Levels of four bits and activations of eight.
+struct Small;
+/// Levels of eight bits and activations of eight.
+struct Bytes;
+/// Any levels and activations of sixteen bits.
 struct Wide;
 
-impl Bits for Narrow {
+impl Sums for Small {
     const PRECISION: Precision = Precision::Int8;
+    type Of<S: Simd> = S::Small;
+
+    #[inline(always)]
+    fn start<S: Simd>(s: S, start: S::Ints) -> S::Small {
+        s.small(start)
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd, F: Format>(
+        s: S,
+        sums: S::Small,
+        levels: S::Bytes,
+        x: *const i8,
+        _: *const i8,
+    ) -> S::Small {
+        const { assert!(matches!(F::TYPE.levels(), Levels::Four)) };
+        // SAFETY: forwarded from the caller.
+        unsafe { s.dot_small(sums, levels, x) }
+    }
+
+    #[inline(always)]
+    fn end<S: Simd>(s: S, sums: S::Small, start: S::Ints) -> S::Ints {
+        s.small_sum(sums, start)
+    }
 }
 
-impl Bits for Wide {
+impl Sums for Bytes {
+    const PRECISION: Precision = Precision::Int8;
+    type Of<S: Simd> = S::Ints;
+
+    #[inline(always)]
+    fn start<S: Simd>(_: S, start: S::Ints) -> S::Ints {
+        start
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd, F: Format>(
+        s: S,
+        sums: S::Ints,
+        levels: S::Bytes,
+        x: *const i8,
+        _: *const i8,
+    ) -> S::Ints {
+        // SAFETY: forwarded from the caller.
+        unsafe { s.dot(sums, levels, x) }
+    }
+
+    #[inline(always)]
+    fn end<S: Simd>(_: S, sums: S::Ints, _: S::Ints) -> S::Ints {
+        sums
+    }
+}
+
+impl Sums for Wide {
     const PRECISION: Precision = Precision::Int16;
+    type Of<S: Simd> = S::Words;
+
+    #[inline(always)]
+    fn start<S: Simd>(s: S, start: S::Ints) -> S::Words {
+        s.wide(start)
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd, F: Format>(
+        s: S,
+        sums: S::Words,
+        levels: S::Bytes,
+        x: *const i8,
+        second: *const i8,
+    ) -> S::Words {
+        // SAFETY: forwarded from the caller.
+        unsafe {
+            match F::TYPE.levels() {
+                Levels::Eight => s.dot_words(sums, levels, x, second),
+                Levels::Four | Levels::Five | Levels::Six => {
+                    s.dot_words_below_128(sums, levels, x, second)
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn end<S: Simd>(s: S, sums: S::Words, _: S::Ints) -> S::Ints {
+        s.wide_sum(sums)
+    }
 }
 
 struct Typed<'a, F, B>(Panel<'a>, PhantomData<(F, B)>);
 
 impl<'a> Panel<'a> {
-    fn of<F: Format, B: Bits>(self) -> Typed<'a, F, B> {
+    fn of<F: Format, B: Sums>(self) -> Typed<'a, F, B> {
         Typed(self, PhantomData)
     }
 }
 
-impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
+impl<F: Format, B: Sums> Kernel for Typed<'_, F, B> {
     type Output = ();
 
     #[inline(always)]
@@ -388,11 +494,10 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
         let tile_bytes = F::TYPE.tile_bytes(units * UNIT);
         assert!(height * count <= 2 * PANEL && tiles.len() == count * tile_bytes);
         assert!(records.len() == units * height * B::PRECISION.record_words());
-        // Wide sums take three registers for each row and tile, narrow ones two.
         let room = if B::WIDE {
             S::ACTIVATIONS
         } else {
-            S::ACTIVATIONS * 3 / 2
+            S::NARROW_ACTIVATIONS
         };
         let mut tile = 0;
         while tile < count {
@@ -431,10 +536,10 @@ impl<F: Format, B: Bits> Kernel for Typed<'_, F, B> {
             rows!(1, 4);
             rows!(6, 2);
             rows!(4, 2);
-            rows!(2, 2);
             rows!(8, 1);
             rows!(6, 1);
             rows!(4, 1);
+            rows!(2, 2);
             rows!(2, 1);
             rows!(1, 2);
             rows!(1, 1);
@@ -462,7 +567,7 @@ impl Walk {
     /// Each tile must have `units` units of format `F`, and `record` must be a row of as many records of
     /// `height` rows that has at least `M - 1` rows behind it.
     #[inline(always)]
-    unsafe fn run<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
+    unsafe fn run<S: Simd, F: Format, B: Sums, const M: usize, const T: usize>(
         self,
         s: S,
     ) -> [[S::Floats; M]; T] {
@@ -663,7 +768,7 @@ unsafe fn two_bits<S: Simd>(s: S, line: *const u8, group: usize) -> S::Bytes {
 /// A unit of format `F` must be readable at `unit` and at every `tile_bytes` bytes from there, `T` times;
 /// `row` must be in a record of activations rounded to `B`, with at least `M - 1` rows behind it.
 #[inline(always)]
-unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
+unsafe fn add_unit<S: Simd, F: Format, B: Sums, const M: usize, const T: usize>(
     s: S,
     heads: &[[S::Floats; 2]; T],
     (unit, tile_bytes): (*const u8, usize),
@@ -675,14 +780,11 @@ unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
     for part in 0..F::PARTS {
         // SAFETY: by the contract, for all reads of the units and of the record.
         unsafe {
-            let mut low = [[s.ints(0); M]; T];
-            let mut high = [[s.ints(0); M]; T];
-            if let Some(bits) = F::TYPE.zero_bits() {
-                for m in 0..M {
-                    let offset = zero_offset::<S, F, B>(s, bits, row, part, m);
-                    for t in 0..T {
-                        low[t][m] = offset;
-                    }
+            let mut sums = [[B::start(s, s.ints(0)); M]; T];
+            for m in 0..M {
+                let start = zero_offset::<S, F, B>(s, row, part, m);
+                for t in 0..T {
+                    sums[t][m] = B::start(s, start);
                 }
             }
             for group in 0..groups {
@@ -699,18 +801,9 @@ unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
                 for m in 0..M {
                     // Read once for all tiles: reading is what there is least room for.
                     let x = row.record.add(word * row.height + m).cast::<i8>();
-                    if B::WIDE {
-                        for t in 0..T {
-                            high[t][m] = dot::<S, F>(s, high[t][m], weights[t], x);
-                        }
-                        let x = x.add(4 * UNIT / 4 * row.height);
-                        for t in 0..T {
-                            low[t][m] = dot::<S, F>(s, low[t][m], weights[t], x);
-                        }
-                    } else {
-                        for t in 0..T {
-                            low[t][m] = dot::<S, F>(s, low[t][m], weights[t], x);
-                        }
+                    let second = x.wrapping_add(UNIT * row.height);
+                    for t in 0..T {
+                        sums[t][m] = B::add::<S, F>(s, sums[t][m], weights[t], x, second);
                     }
                 }
             }
@@ -718,11 +811,8 @@ unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
                 let unit = unit.add(t * tile_bytes);
                 let scale = scale::<S, F>(s, heads[t], unit, part);
                 for m in 0..M {
-                    let whole = if B::WIDE {
-                        s.plus(s.times_power::<7>(high[t][m]), low[t][m])
-                    } else {
-                        low[t][m]
-                    };
+                    let start = zero_offset::<S, F, B>(s, row, part, m);
+                    let whole = B::end(s, sums[t][m], start);
                     let value = s.times(s.floats(whole), s.float(row.number(SCALE, m)));
                     results[t][m] = s.times_plus(value, scale, results[t][m]);
                 }
@@ -737,18 +827,21 @@ unsafe fn add_unit<S: Simd, F: Format, B: Bits, const M: usize, const T: usize>(
     }
 }
 
-/// Minus the sum of the whole numbers of a part, times the level that means zero.
+/// Minus the sum of the whole numbers of a part, times the level that means zero; zero for formats with
+/// minima.
 ///
 /// # Safety
 /// As [`add_unit`].
 #[inline(always)]
-unsafe fn zero_offset<S: Simd, F: Format, B: Bits>(
+unsafe fn zero_offset<S: Simd, F: Format, B: Sums>(
     s: S,
-    bits: u32,
     row: Row,
     part: usize,
     m: usize,
 ) -> S::Ints {
+    let Some(bits) = F::TYPE.zero_bits() else {
+        return s.ints(0);
+    };
     // SAFETY: forwarded from the caller.
     unsafe {
         if !B::WIDE {
@@ -767,21 +860,6 @@ unsafe fn zero_offset<S: Simd, F: Format, B: Bits>(
             4 => s.times_power::<4>(offset),
             5 => s.times_power::<5>(offset),
             _ => s.times_power::<7>(offset),
-        }
-    }
-}
-
-/// Adds products of levels and four bytes at `x`.
-///
-/// # Safety
-/// Four bytes must be readable at `x`.
-#[inline(always)]
-unsafe fn dot<S: Simd, F: Format>(s: S, sums: S::Ints, levels: S::Bytes, x: *const i8) -> S::Ints {
-    // SAFETY: forwarded from the caller.
-    unsafe {
-        match F::TYPE.levels() {
-            Levels::Eight => s.dot(sums, levels, x),
-            Levels::Four | Levels::Five | Levels::Six => s.dot_below_128(sums, levels, x),
         }
     }
 }

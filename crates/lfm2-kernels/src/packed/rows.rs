@@ -10,8 +10,8 @@
 //! * only in [`Precision::Int16`]: minus the sums of the first and of the last sixteen (`i32`),
 //!
 //! each as `h` numbers one after another, then the whole numbers: eight groups of four inputs, in each
-//! group four bytes per row. [`Precision::Int16`] has the high bytes of all groups before the low ones:
-//! `q = 128 * high + low`.
+//! group four bytes per row. [`Precision::Int16`] has two planes of such groups, one behind the other; what
+//! is in them depends on the instructions ([`Dot16::planes`](crate::simd::dot16::Dot16::planes)).
 
 use super::format::{Precision, UNIT};
 use crate::scratch::with_scratch;
@@ -286,10 +286,9 @@ impl Record<'_> {
 
     /// Sets the four-byte groups of a plane of whole numbers.
     #[inline(always)]
-    fn put_plane(&mut self, first: usize, plane: &[i8; UNIT]) {
+    fn put_plane(&mut self, first: usize, plane: &[u8; UNIT]) {
         for (group, four) in plane.as_chunks::<4>().0.iter().enumerate() {
-            let word = u32::from_ne_bytes(four.map(i8::cast_unsigned));
-            self.put(first + group, f32::from_bits(word));
+            self.put(first + group, f32::from_bits(u32::from_ne_bytes(*four)));
         }
     }
 
@@ -300,8 +299,7 @@ impl Record<'_> {
         } else {
             Precision::Int8
         };
-        let mut low = [0; UNIT];
-        let mut high = [0; UNIT];
+        let mut numbers = [0.0; UNIT];
         let limit = if WIDE { 127.0 * 128.0 } else { 127.0 };
         let scale = Scale::of(s, values, limit);
         // Whole numbers up to 2^24 add up exactly.
@@ -310,17 +308,14 @@ impl Record<'_> {
             let whole = scale.round(s, &values[at..]);
             let half = &mut halves[at / (UNIT / 2)];
             *half = s.add(*half, whole);
-            let mut rest = whole;
-            if WIDE {
-                let top = nearest(s, whole, s.splat(1.0 / 128.0));
-                rest = s.mul_add(top, s.splat(-128.0), whole);
-                // SAFETY: `at + LANES <= UNIT`, the length of the plane.
-                unsafe { s.store_i8(high.as_mut_ptr().add(at), top) };
-            }
-            // SAFETY: as above.
-            unsafe { s.store_i8(low.as_mut_ptr().add(at), rest) };
+            s.store(&mut numbers[at..], whole);
         }
-        let halves = halves.map(|half| s.sum(half) as i32);
+        // No closures: the compiler may leave them without the instruction set.
+        let mut whole = [0; UNIT];
+        for (whole, number) in whole.iter_mut().zip(numbers) {
+            *whole = (number + ROUND).to_bits() as i16;
+        }
+        let halves = [s.sum(halves[0]) as i32, s.sum(halves[1]) as i32];
         let sum = halves[0] + halves[1];
         self.put(SCALE, scale.step);
         self.put(SUM, scale.step * sum as f32);
@@ -328,12 +323,17 @@ impl Record<'_> {
             self.put_whole(OFFSET, -sum);
             self.put_whole(HALF_OFFSETS, -halves[0]);
             self.put_whole(HALF_OFFSETS + 1, -halves[1]);
-            self.put_plane(precision.numbers(), &high);
-            self.put_plane(precision.numbers() + UNIT / 4, &low);
+            let [first, second] = S::planes(&whole);
+            self.put_plane(precision.numbers(), &first);
+            self.put_plane(precision.numbers() + UNIT / 4, &second);
         } else {
             self.put_whole(OFFSET, -8 * sum);
             self.put_whole(BYTE_OFFSET, -128 * sum);
-            self.put_plane(precision.numbers(), &low);
+            let mut plane = [0; UNIT];
+            for (byte, number) in plane.iter_mut().zip(whole) {
+                *byte = number as u8;
+            }
+            self.put_plane(precision.numbers(), &plane);
         }
     }
 }

@@ -18,6 +18,18 @@ pub trait Wide256: Copy + Send + Sync + 'static {
 
     /// [`dot`](Self::dot) for unsigned bytes below 128.
     fn dot_below_128(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i;
+
+    /// [`Dot16::small`](super::dot16::Dot16::small), of one register.
+    fn small_start(self, start: __m256i) -> __m256i;
+
+    /// [`Dot16::dot_small`](super::dot16::Dot16::dot_small), of one register.
+    fn dot_small(self, sums: __m256i, levels: __m256i, x: __m256i) -> __m256i;
+
+    /// [`Dot16::small_sum`](super::dot16::Dot16::small_sum), of one register.
+    fn small_sum(self, sums: __m256i, start: __m256i) -> __m256i;
+
+    /// Adds to each of eight sums the products of its two signed 16-bit numbers with two others.
+    fn dot_pairs(self, sums: __m256i, a: __m256i, b: __m256i) -> __m256i;
 }
 
 impl Wide256 for Avx2 {
@@ -53,6 +65,32 @@ impl Wide256 for Avx2 {
             _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
+
+    #[inline(always)]
+    fn small_start(self, _: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instruction.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn dot_small(self, sums: __m256i, levels: __m256i, x: __m256i) -> __m256i {
+        // Pairs of products stay within 2 * 15 * 127, so 16 bits hold eight of them: fewer instructions than
+        // widening each.
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe { in_order(_mm256_add_epi16(sums, _mm256_maddubs_epi16(levels, x))) }
+    }
+
+    #[inline(always)]
+    fn small_sum(self, sums: __m256i, start: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instruction.
+        self.dot_pairs(start, sums, unsafe { _mm256_set1_epi16(1) })
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instructions.
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+    }
 }
 
 impl Wide256 for AvxVnni {
@@ -76,6 +114,42 @@ impl Wide256 for AvxVnni {
     fn dot_below_128(self, sums: __m256i, bytes: __m256i, x: __m256i) -> __m256i {
         self.dot(sums, bytes, x)
     }
+
+    #[inline(always)]
+    fn small_start(self, start: __m256i) -> __m256i {
+        start
+    }
+
+    #[inline(always)]
+    fn dot_small(self, sums: __m256i, levels: __m256i, x: __m256i) -> __m256i {
+        self.dot(sums, levels, x)
+    }
+
+    #[inline(always)]
+    fn small_sum(self, sums: __m256i, _: __m256i) -> __m256i {
+        sums
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the token proves that the CPU has the instruction.
+        unsafe { _mm256_dpwssd_avx_epi32(sums, a, b) }
+    }
+}
+
+/// The same sums. The compiler cannot look inside, so it does not add up in another order: it would form
+/// trees, for which there are not enough registers.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn in_order(mut sums: __m256i) -> __m256i {
+    // SAFETY: nothing is executed.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(ymm_reg) sums, options(pure, nomem, nostack, preserves_flags));
+    }
+    sums
 }
 
 macro_rules! register_operations {
@@ -193,20 +267,6 @@ impl<T: Wide256> Simd for T {
             let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_i8(self, p: *mut i8, v: __m256) {
-        // SAFETY: writable by the contract; the token proves that the CPU has the instructions.
-        unsafe {
-            let whole = _mm256_cvtps_epi32(v);
-            let (low, high) = (
-                _mm256_castsi256_si128(whole),
-                _mm256_extracti128_si256::<1>(whole),
-            );
-            let words = _mm_packs_epi32(low, high);
-            _mm_storel_epi64(p.cast(), _mm_packs_epi16(words, words));
         }
     }
 

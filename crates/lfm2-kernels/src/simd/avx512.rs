@@ -138,12 +138,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_i8(self, p: *mut i8, v: __m512) {
-        // SAFETY: writable by the contract; the token proves that the CPU has the instructions.
-        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
-    }
-
-    #[inline(always)]
     fn prefetch<T>(self, p: *const T) {
         // SAFETY: a prefetch never faults; every x86-64 CPU has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }

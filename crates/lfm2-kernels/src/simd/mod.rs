@@ -87,12 +87,6 @@ pub trait Simd: Dot16 {
     /// The largest lane of values that are all finite.
     fn largest(self, v: Self::V) -> f32;
 
-    /// Writes `LANES` whole numbers within `-128..=127` as bytes.
-    ///
-    /// # Safety
-    /// They must be writable at `p`; no alignment is needed.
-    unsafe fn store_i8(self, p: *mut i8, v: Self::V);
-
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     fn prefetch<T>(self, _p: *const T) {}

@@ -286,15 +286,6 @@ impl<T: Wide128> Simd for T {
     }
 
     #[inline(always)]
-    unsafe fn store_i8(self, p: *mut i8, v: [float32x4_t; 2]) {
-        // SAFETY: writable by the contract; the token proves that the CPU has the instructions.
-        unsafe {
-            let [low, high] = two(|i| vmovn_s32(vcvtnq_s32_f32(v[i])));
-            vst1_s8(p, vmovn_s16(vcombine_s16(low, high)));
-        }
-    }
-
-    #[inline(always)]
     fn prefetch<P>(self, p: *const P) {
         // SAFETY: a prefetch never faults, and changes nothing that a program could see.
         unsafe {

@@ -132,13 +132,4 @@ impl Simd for Scalar {
     fn largest(self, v: Self::V) -> f32 {
         v.into_iter().fold(f32::MIN, f32::max)
     }
-
-    #[inline(always)]
-    unsafe fn store_i8(self, p: *mut i8, v: Self::V) {
-        // SAFETY: forwarded from the caller.
-        unsafe {
-            p.cast::<[i8; LANES]>()
-                .write_unaligned(each(v, |v| v as i8));
-        }
-    }
 }

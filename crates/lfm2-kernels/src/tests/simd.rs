@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::{Stored, isas, most};
 use crate::element::{load_head, widen_into};
 use crate::scratch::with_scratch;
-use crate::simd::dot16::ROWS;
+use crate::simd::dot16::{ROWS, UNIT};
 use crate::simd::{Kernel, MAX_LANES, Simd, math};
 
 /// Runs a test on every instruction set.
@@ -205,6 +205,79 @@ fn dot_products_of_bytes_are_exact() {
 }
 
 #[derive(Clone, Copy)]
+struct UnitDots;
+
+impl Kernel for UnitDots {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        let level = |at: usize, most: u8| ((at * 7919) % (usize::from(most) + 1)) as u8;
+        for most in [15, 127, 255] {
+            for x in [
+                [16_256; UNIT],
+                [-16_256; UNIT],
+                std::array::from_fn(|at| (((at * 7919) % 32_513) as i32 - 16_256) as i16),
+            ] {
+                check_words(s, most, &[most; 8 * 4 * ROWS], &x);
+                let levels = std::array::from_fn(|at| level(at, most));
+                check_words(s, most, &levels, &x);
+            }
+        }
+        for x in [
+            [127; UNIT],
+            [-127; UNIT],
+            std::array::from_fn(|at| (((at * 7919) % 255) as i32 - 127) as i8),
+        ] {
+            check_small(s, &[15; 8 * 4 * ROWS], &x);
+            check_small(s, &std::array::from_fn(|at| level(at, 15)), &x);
+        }
+    }
+}
+
+/// What the sums of a unit of eight lines are, which begin with -1000.
+fn unit_sums(levels: &[u8], x: impl Fn(usize) -> i32) -> Vec<f32> {
+    let product = |row, at| i32::from(levels[at / 4 * 4 * ROWS + 4 * row + at % 4]) * x(at);
+    let sum = |row| (0..UNIT).map(|at| product(row, at)).sum::<i32>();
+    (0..ROWS).map(|row| (sum(row) - 1000) as f32).collect()
+}
+
+fn check_words<S: Simd>(s: S, most: u8, levels: &[u8; 8 * 4 * ROWS], x: &[i16; UNIT]) {
+    let [first, second] = S::planes(x);
+    let mut sums = [s.wide(s.ints(-1000)); 2];
+    for (group, line) in levels.chunks_exact(4 * ROWS).enumerate() {
+        let [x, second] = [&first, &second].map(|plane| plane[4 * group..].as_ptr().cast());
+        // SAFETY: there are lines of 64 bytes and planes of four bytes per group.
+        unsafe {
+            let line = s.bytes(line.as_ptr());
+            sums[0] = s.dot_words(sums[0], line, x, second);
+            if most < 128 {
+                sums[1] = s.dot_words_below_128(sums[1], line, x, second);
+            }
+        }
+    }
+    let expected = unit_sums(levels, |at| i32::from(x[at]));
+    let found = sums.map(|sums| s.to_array(s.floats(s.wide_sum(sums))).to_vec());
+    assert_eq!(found[0], expected);
+    assert!(most >= 128 || found[1] == expected);
+}
+
+fn check_small<S: Simd>(s: S, levels: &[u8; 8 * 4 * ROWS], x: &[i8; UNIT]) {
+    let start = s.ints(-1000);
+    let mut sums = s.small(start);
+    for (line, x) in levels.chunks_exact(4 * ROWS).zip(x.chunks_exact(4)) {
+        // SAFETY: there are 64 bytes and four.
+        sums = unsafe { s.dot_small(sums, s.bytes(line.as_ptr()), x.as_ptr()) };
+    }
+    let found = s.to_array(s.floats(s.small_sum(sums, start)));
+    assert_eq!(found.to_vec(), unit_sums(levels, |at| i32::from(x[at])));
+}
+
+#[test]
+fn dot_products_of_a_unit_are_exact() {
+    on_all(UnitDots);
+}
+
+#[derive(Clone, Copy)]
 struct BytesToNumbers;
 
 impl Kernel for BytesToNumbers {
@@ -221,23 +294,16 @@ impl Kernel for BytesToNumbers {
             let expected: Vec<f32> = part.iter().map(|b| f32::from(*b as i8)).collect();
             assert_eq!(s.to_array(signed).to_vec(), expected);
         }
-        for first in [-128_i8, -1, 0, 120] {
-            let wanted: Vec<i8> = (0..S::LANES).map(|i| first + (i % 8) as i8).collect();
-            let values: Vec<f32> = wanted.iter().map(|v| f32::from(*v)).collect();
-            let mut written = vec![0; S::LANES + 1];
-            // SAFETY: there is room for all lanes from the second byte on.
-            unsafe { s.store_i8(written[1..].as_mut_ptr(), s.load(&values)) };
-            assert_eq!(written[1..], wanted);
-            assert_eq!(
-                s.largest(s.load(&values)),
-                f32::from(first) + 7.0_f32.min(S::LANES as f32 - 1.0)
-            );
+        for first in [-128.0, -1.0, 0.0, 120.0] {
+            let values: Vec<f32> = (0..S::LANES).map(|i| first + (i % 8) as f32).collect();
+            let largest = first + 7.0_f32.min(S::LANES as f32 - 1.0);
+            assert_eq!(s.largest(s.load(&values)), largest);
         }
     }
 }
 
 #[test]
-fn bytes_become_numbers_and_numbers_bytes() {
+fn bytes_become_numbers() {
     on_all(BytesToNumbers);
 }
 

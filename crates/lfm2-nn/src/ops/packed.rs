@@ -27,9 +27,9 @@ impl Packed {
         Self { matrix, precision }
     }
 
-    /// With activations rounded as coarsely as the kernels can.
+    /// With activations rounded for speed.
     pub(crate) fn coarse(self) -> Self {
-        let precision = self.matrix.kind().coarsest();
+        let precision = self.matrix.kind().fastest(isa());
         Self { precision, ..self }
     }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Dot16, ROWS};
+use super::{Dot16, ROWS, UNIT};
 use crate::simd::avx2::Wide256;
 
 /// Applies `f` to both halves.
@@ -16,7 +16,11 @@ impl<T: Wide256> Dot16 for T {
     type Ints = [__m256i; 2];
     type Floats = [__m256; 2];
 
-    const ACTIVATIONS: usize = 2;
+    type Small = [__m256i; 2];
+    type Words = [__m256i; 2];
+
+    const ACTIVATIONS: usize = 4;
+    const NARROW_ACTIVATIONS: usize = 6;
 
     #[inline(always)]
     unsafe fn bytes(self, p: *const u8) -> [__m256i; 2] {
@@ -61,8 +65,8 @@ impl<T: Wide256> Dot16 for T {
 
     #[inline(always)]
     unsafe fn dot(self, sums: [__m256i; 2], bytes: [__m256i; 2], x: *const i8) -> [__m256i; 2] {
-        // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
-        let x = unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) };
+        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
+        let x = unsafe { four_bytes(x) };
         both(sums, bytes, |sums, bytes| {
             Wide256::dot(self, sums, bytes, x)
         })
@@ -75,11 +79,78 @@ impl<T: Wide256> Dot16 for T {
         bytes: [__m256i; 2],
         x: *const i8,
     ) -> [__m256i; 2] {
-        // SAFETY: readable by the contract; the token proves that the CPU has the instruction.
-        let x = unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) };
+        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
+        let x = unsafe { four_bytes(x) };
         both(sums, bytes, |sums, bytes| {
             Wide256::dot_below_128(self, sums, bytes, x)
         })
+    }
+
+    #[inline(always)]
+    fn small(self, start: [__m256i; 2]) -> [__m256i; 2] {
+        start.map(|start| self.small_start(start))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_small(
+        self,
+        sums: [__m256i; 2],
+        levels: [__m256i; 2],
+        x: *const i8,
+    ) -> [__m256i; 2] {
+        // SAFETY: readable by the contract.
+        let x = unsafe { four_bytes(x) };
+        both(sums, levels, |sums, levels| {
+            Wide256::dot_small(self, sums, levels, x)
+        })
+    }
+
+    #[inline(always)]
+    fn small_sum(self, sums: [__m256i; 2], start: [__m256i; 2]) -> [__m256i; 2] {
+        both(sums, start, |sums, start| {
+            Wide256::small_sum(self, sums, start)
+        })
+    }
+
+    /// The first and third of every four numbers, then the second and fourth: in the order in which a mask
+    /// and a shift take the bytes of a line apart.
+    #[inline(always)]
+    fn planes(numbers: &[i16; UNIT]) -> [[u8; UNIT]; 2] {
+        let [mut first, mut second] = [[0; UNIT]; 2];
+        for (pair, numbers) in numbers.as_chunks::<2>().0.iter().enumerate() {
+            first[2 * pair..][..2].copy_from_slice(&numbers[0].to_le_bytes());
+            second[2 * pair..][..2].copy_from_slice(&numbers[1].to_le_bytes());
+        }
+        [first, second]
+    }
+
+    #[inline(always)]
+    fn wide(self, start: [__m256i; 2]) -> [__m256i; 2] {
+        start
+    }
+
+    #[inline(always)]
+    unsafe fn dot_words(
+        self,
+        sums: [__m256i; 2],
+        levels: [__m256i; 2],
+        x: *const i8,
+        second: *const i8,
+    ) -> [__m256i; 2] {
+        // SAFETY: readable by the contract; the token proves that the CPU has the instructions.
+        unsafe {
+            let (x, second) = (four_bytes(x), four_bytes(second));
+            both(sums, levels, |sums, levels| {
+                let even = _mm256_and_si256(levels, _mm256_set1_epi16(0xff));
+                let odd = _mm256_srli_epi16::<8>(levels);
+                self.dot_pairs(self.dot_pairs(sums, even, x), odd, second)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn wide_sum(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        sums
     }
 
     #[inline(always)]
@@ -156,4 +227,14 @@ impl<T: Wide256> Dot16 for T {
         }
         values
     }
+}
+
+/// Four bytes, eight times.
+///
+/// # Safety
+/// The CPU must have AVX2, and they must be readable at `x`; no alignment is needed.
+#[inline(always)]
+unsafe fn four_bytes(x: *const i8) -> __m256i {
+    // SAFETY: by the contract.
+    unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }

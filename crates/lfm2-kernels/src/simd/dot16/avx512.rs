@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Dot16, ROWS};
+use super::{Dot16, ROWS, UNIT, sums_of_bytes};
 use crate::isa::Avx512;
 
 impl Dot16 for Avx512 {
@@ -11,6 +11,9 @@ impl Dot16 for Avx512 {
     type Floats = __m512;
 
     const ACTIVATIONS: usize = 8;
+    const NARROW_ACTIVATIONS: usize = 12;
+
+    sums_of_bytes!();
 
     #[inline(always)]
     unsafe fn bytes(self, p: *const u8) -> __m512i {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Dot16, ROWS};
+use super::{Dot16, ROWS, UNIT, sums_of_bytes};
 use crate::simd::neon::{Four, Wide128, four, load_four_f16};
 
 impl<T: Wide128> Dot16 for T {
@@ -11,6 +11,9 @@ impl<T: Wide128> Dot16 for T {
     type Floats = Four<float32x4_t>;
 
     const ACTIVATIONS: usize = 2;
+    const NARROW_ACTIVATIONS: usize = 3;
+
+    sums_of_bytes!();
 
     #[inline(always)]
     unsafe fn bytes(self, p: *const u8) -> Four<uint8x16_t> {

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Dot16, ROWS};
+use super::{Dot16, ROWS, UNIT, sums_of_bytes};
 use crate::isa::Scalar;
 
 #[inline(always)]
@@ -20,6 +20,9 @@ impl Dot16 for Scalar {
     type Floats = [f32; ROWS];
 
     const ACTIVATIONS: usize = 2;
+    const NARROW_ACTIVATIONS: usize = 3;
+
+    sums_of_bytes!();
 
     #[inline(always)]
     unsafe fn bytes(self, p: *const u8) -> [u8; 4 * ROWS] {
