@@ -37,7 +37,7 @@ impl Map for Sigmoid {
 }
 
 #[derive(Clone, Copy)]
-struct Silu;
+pub(crate) struct Silu;
 
 impl Map for Silu {
     #[inline(always)]

@@ -1,6 +1,7 @@
-//! What follows a product in encoders: the bias of a linear layer, and GELU behind it, in one pass.
+//! What follows a product in encoders: the bias of a linear layer, and an activation behind it, in one
+//! pass.
 
-use crate::activation::{GeluErf, GeluTanh};
+use crate::activation::{GeluErf, GeluTanh, Silu};
 use crate::element::load_head;
 use crate::norm::each_block;
 use crate::simd::math::Map;
@@ -29,6 +30,14 @@ pub fn add_bias_gelu_tanh(isa: Isa, y: &mut [f32], bias: &[f32]) -> Result<(), S
 /// As [`add_bias`].
 pub fn add_bias_gelu_erf(isa: Isa, y: &mut [f32], bias: &[f32]) -> Result<(), ShapeError> {
     add_and_map(isa, y, bias, GeluErf)
+}
+
+/// [`add_bias`], then [`silu`](crate::silu).
+///
+/// # Errors
+/// As [`add_bias`].
+pub fn add_bias_silu(isa: Isa, y: &mut [f32], bias: &[f32]) -> Result<(), ShapeError> {
+    add_and_map(isa, y, bias, Silu)
 }
 
 fn add_and_map(isa: Isa, y: &mut [f32], bias: &[f32], map: impl Map) -> Result<(), ShapeError> {

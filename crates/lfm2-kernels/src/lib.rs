@@ -74,9 +74,10 @@ mod tests;
 
 pub use activation::{exp, gelu_erf, gelu_tanh, scaled_softmax, sigmoid, silu, silu_mul, softmax};
 pub use attention::{
-    AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention, encoder_attention_bf16,
+    AttentionSpec, KvRef, KvShape, RelativeSpec, Visibility, append_kv, attention,
+    encoder_attention_bf16, relative_attention,
 };
-pub use bias::{add_bias, add_bias_gelu_erf, add_bias_gelu_tanh};
+pub use bias::{add_bias, add_bias_gelu_erf, add_bias_gelu_tanh, add_bias_silu};
 pub use conv::{ConvKernel, short_conv, short_conv_centred};
 pub use element::Element;
 pub use error::ShapeError;

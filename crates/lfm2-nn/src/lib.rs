@@ -16,6 +16,7 @@
 //! Layers are immutable and cheap to clone; state is in the [`Cache`]. Shapes in the documentation
 //! use `tokens` for the packed tokens of all sequences of a pass (see [`Step`]).
 
+mod activation;
 mod attention;
 mod block;
 mod cache;
@@ -23,7 +24,6 @@ mod cache_file;
 mod decoder;
 mod encoder_attention;
 mod ffn;
-mod gelu;
 mod layer_norm;
 mod linear;
 mod loading;
@@ -37,6 +37,7 @@ mod step;
 mod trial;
 mod weights;
 
+pub use activation::Activation;
 pub use attention::{Attention, AttentionConfig, AttentionNames, Visibility};
 pub use block::{FeedForward, HybridBlock, Mixer};
 pub use cache::{Cache, CacheLayout, CacheSpec, KvSlot, LayerCache, LayerShape, Mark, Row};
@@ -44,7 +45,6 @@ pub use candle_core::{DType, Device, Module, Tensor};
 pub use decoder::{Decoder, Input, Want};
 pub use encoder_attention::{attend_within, attend_within_coarse};
 pub use ffn::{MoeConfig, MoeFeedForward, Routing, SwiGlu, expert_load};
-pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use lfm2_kernels::{Isa, keep_freed_memory, limits, profile, threads};
 pub use linear::{Embedding, Linear};

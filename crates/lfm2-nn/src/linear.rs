@@ -5,7 +5,7 @@ use candle_core::{DType, Module, Result, Tensor, bail};
 
 use crate::ops::Tail;
 use crate::ops::packed::Packed;
-use crate::{Accuracy, Gelu, Matrix, ops};
+use crate::{Accuracy, Activation, Matrix, ops};
 
 /// `y = x W^T (+ b)` with a weight of plain numbers or of GGML blocks.
 #[derive(Debug, Clone)]
@@ -138,18 +138,18 @@ impl Linear {
             .map_err(|_| candle_core::Error::msg("one result per layer"))
     }
 
-    /// `gelu(y)` of the layer's `y (tokens, out)`, in fewer passes than one after the other.
+    /// The activation of the layer's `y (tokens, out)`, in fewer passes than one after the other.
     ///
     /// # Errors
     /// When shapes disagree or the device fails.
-    pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
-        self.forward_with(x, self.tail(Some(gelu)))
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.forward_with(x, self.tail(Some(activation)))
     }
 
     /// What follows the product.
-    fn tail(&self, gelu: Option<Gelu>) -> Tail<'_> {
+    fn tail(&self, activation: Option<Activation>) -> Tail<'_> {
         let bias = self.bias.as_ref();
-        Tail { bias, gelu }
+        Tail { bias, activation }
     }
 
     fn forward_with(&self, x: &Tensor, tail: Tail<'_>) -> Result<Tensor> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Module, Tensor};
 use lfm2_hub::{Error as HubError, Limits, Result as HubResult};
-use lfm2_nn::{Bias, Embedding, Gelu, LayerNorm, Linear, Observer, Weights, attend_within};
+use lfm2_nn::{Activation, Bias, Embedding, LayerNorm, Linear, Observer, Weights, attend_within};
 use lfm2_text::{ConfigKeys, wrong_config};
 
 /// Where the encoder begins in checkpoints that contain one.
@@ -28,7 +28,7 @@ pub struct BertConfig {
     /// Width inside feed-forward layers.
     pub ffn_width: usize,
     /// Their activation.
-    pub activation: Gelu,
+    pub activation: Activation,
     /// Longest text, in tokens.
     pub positions: usize,
     /// Rows of the table of token types.
@@ -50,7 +50,7 @@ impl BertConfig {
             found => Ok(found),
         };
         let name = keys.str("hidden_act")?.unwrap_or("gelu");
-        let activation = Gelu::from_name(name).ok_or_else(|| HubError::Unsupported {
+        let activation = Activation::from_name(name).ok_or_else(|| HubError::Unsupported {
             what: format!("config: hidden_act \"{name}\""),
             hint: "gelu, gelu_new and gelu_pytorch_tanh are".to_owned(),
         })?;
@@ -195,7 +195,7 @@ struct Layer {
     output: Linear,
     attention_norm: LayerNorm,
     widen: Linear,
-    activation: Gelu,
+    activation: Activation,
     narrow: Linear,
     output_norm: LayerNorm,
     heads: usize,
@@ -258,7 +258,7 @@ mod tests {
     fn missing_keys_have_the_references_defaults() {
         let config = BertConfig::from_json_within(&config(), &Limits::default()).unwrap();
         assert_eq!((config.token_types, config.norm_eps), (2, 1e-12));
-        assert_eq!(config.activation, Gelu::Exact);
+        assert_eq!(config.activation, Activation::Gelu);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! [`VlConfig`]: the facts of a vision-language model, checked.
 
 use lfm2_hub::{Error, Limits, Result};
-use lfm2_nn::Gelu;
+use lfm2_nn::Activation;
 use lfm2_text::{ConfigKeys, TextConfig};
 use serde_json::{Map, Value};
 
@@ -32,7 +32,7 @@ pub struct VisionConfig {
     /// Rows of the position table; a square.
     pub num_patches: usize,
     /// What the feed-forward layers compute between their matrices.
-    pub activation: Gelu,
+    pub activation: Activation,
     /// Epsilon of every norm.
     pub norm_eps: f64,
 }
@@ -50,7 +50,7 @@ pub struct ProjectorConfig {
     /// Whether a norm comes first.
     pub norm: bool,
     /// What it computes between its matrices.
-    pub activation: Gelu,
+    pub activation: Activation,
 }
 
 /// Facts of a vision-language model. Holding one means they agree with each other.
@@ -164,7 +164,7 @@ impl VisionConfig {
             heads: size("num_attention_heads", 12, limits.heads)?,
             patch_size: size("patch_size", 16, MAX_PATCH)?,
             num_patches: size("num_patches", 256, MAX_TABLE)?,
-            activation: activation(keys, "hidden_act", Gelu::Tanh)?,
+            activation: activation(keys, "hidden_act", Activation::GeluTanh)?,
             norm_eps: keys.float("layer_norm_eps")?.unwrap_or(1e-6),
         };
         vision.check()?;
@@ -200,7 +200,7 @@ impl ProjectorConfig {
             hidden_size: keys.size(PROJECTOR_HIDDEN)?.unwrap_or(2560),
             bias: keys.bool("projector_bias")?.unwrap_or(true),
             norm: keys.bool("projector_use_layernorm")?.unwrap_or(true),
-            activation: activation(keys, "projector_hidden_act", Gelu::Exact)?,
+            activation: activation(keys, "projector_hidden_act", Activation::Gelu)?,
         };
         projector.check(limits)?;
         Ok(projector)
@@ -224,10 +224,10 @@ impl ProjectorConfig {
     }
 }
 
-fn activation(keys: ConfigKeys<'_>, key: &str, default: Gelu) -> Result<Gelu> {
+fn activation(keys: ConfigKeys<'_>, key: &str, default: Activation) -> Result<Activation> {
     match keys.str(key)? {
         None => Ok(default),
-        Some(name) => Gelu::from_name(name).ok_or_else(|| Error::Unsupported {
+        Some(name) => Activation::from_name(name).ok_or_else(|| Error::Unsupported {
             what: format!("{key} \"{name}\""),
             hint: "gelu and gelu_pytorch_tanh are".to_owned(),
         }),
@@ -263,10 +263,10 @@ mod tests {
     fn absent_keys_have_the_published_defaults() {
         let config = parse(|_| ()).unwrap();
         assert_eq!(config.vision.hidden_size, 768);
-        assert_eq!(config.vision.activation, Gelu::Tanh);
+        assert_eq!(config.vision.activation, Activation::GeluTanh);
         assert_eq!(config.vision.patch_values(), 768);
         let projector = config.projector;
-        assert!(projector.bias && projector.norm && projector.activation == Gelu::Exact);
+        assert!(projector.bias && projector.norm && projector.activation == Activation::Gelu);
         assert_eq!((projector.factor, projector.hidden_size), (2, 2560));
         assert!(config.text.tied && config.image_token_id.is_none());
     }

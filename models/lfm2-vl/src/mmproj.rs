@@ -14,7 +14,7 @@ use lfm2_hub::{
     Error, Fingerprint, Limits, Mapping, ModelSource, OpenOptions, Result, StoredType, TensorInfo,
     TensorSource,
 };
-use lfm2_nn::Gelu;
+use lfm2_nn::Activation;
 use serde_json::{Value, json};
 
 use crate::config::{ProjectorConfig, VisionConfig};
@@ -185,7 +185,7 @@ impl Mmproj {
             hidden_size: rows("mm.1.weight")?,
             bias: tensors.info("mm.1.bias").is_some(),
             norm: tensors.info("mm.input_norm.weight").is_some(),
-            activation: Gelu::Exact,
+            activation: Activation::Gelu,
         };
         projector.check(&self.limits)?;
         Ok((

@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor};
 use lfm2_hub::Result as LoadResult;
-use lfm2_nn::{Bias, Gelu, LayerNorm, Linear, Weights};
+use lfm2_nn::{Activation, Bias, LayerNorm, Linear, Weights};
 
 use crate::config::ProjectorConfig;
 use crate::view::PatchGrid;
@@ -16,7 +16,7 @@ pub struct Projector {
     factor: usize,
     norm: Option<LayerNorm>,
     widen: Linear,
-    activation: Gelu,
+    activation: Activation,
     narrow: Linear,
 }
 
@@ -68,7 +68,7 @@ impl Projector {
         if let Some(norm) = &self.norm {
             x = norm.forward(&x)?;
         }
-        let x = self.widen.forward_gelu(&x, self.activation)?;
+        let x = self.widen.forward_activated(&x, self.activation)?;
         self.narrow.forward(&x)
     }
 
@@ -105,7 +105,7 @@ mod tests {
             factor: 2,
             norm: None,
             widen: linear.clone(),
-            activation: Gelu::Exact,
+            activation: Activation::Gelu,
             narrow: linear,
         };
         // Two rows of four patches, with one number each.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use candle_core::Module;
 use lfm2_hub::Result as LoadResult;
 use lfm2_nn::{
-    Bias, Gelu, LayerNorm, Linear, Observer, Tensor, Weights, attend_within, attend_within_coarse,
+    Activation, Bias, LayerNorm, Linear, Observer, Tensor, Weights, attend_within,
+    attend_within_coarse,
 };
 
 use crate::config::VisionConfig;
@@ -89,7 +90,7 @@ struct EncoderLayer {
     output: Linear,
     norm2: LayerNorm,
     widen: Linear,
-    activation: Gelu,
+    activation: Activation,
     narrow: Linear,
     heads: usize,
 }
@@ -127,7 +128,7 @@ impl EncoderLayer {
         };
         let mixed = self.output.forward(&mixed.reshape((patches, hidden))?)?;
         let h = (x + mixed)?;
-        let wide = (self.widen).forward_gelu(&self.norm2.forward(&h)?, self.activation)?;
+        let wide = (self.widen).forward_activated(&self.norm2.forward(&h)?, self.activation)?;
         h + self.narrow.forward(&wide)?
     }
 }

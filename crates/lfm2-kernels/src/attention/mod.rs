@@ -8,8 +8,11 @@
 
 mod decode;
 mod prefill;
+mod relative;
 #[cfg(target_arch = "x86_64")]
 mod rounded;
+
+pub use relative::{RelativeSpec, relative_attention};
 
 use std::num::NonZeroUsize;
 use std::ops::Range;

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::{Random, Stored, assert_near, assert_near_by, config, isas, most, naive};
 use crate::{
-    AttentionSpec, KvRef, KvShape, Visibility, append_kv, attention, encoder_attention_bf16,
+    AttentionSpec, Isa, KvRef, KvShape, MatRef, RelativeSpec, Visibility, append_kv, attention,
+    encoder_attention_bf16, relative_attention,
 };
 
 /// Sizes of one attention call.
@@ -340,4 +341,122 @@ fn appended_values_are_rounded_to_nearest_even() {
     assert_eq!(cache[1].to_f32(), 1.0 + 1.0 / 64.0);
     assert_eq!(cache[2], bf16::INFINITY);
     assert!(cache[3].is_nan());
+}
+
+/// Sizes of a clip with relative positions.
+#[derive(Debug, Clone, Copy)]
+struct Clip {
+    tokens: usize,
+    heads: usize,
+    dim: usize,
+    /// Distances there are beyond those of the clip, on either side.
+    spare: usize,
+    context: [Option<usize>; 2],
+}
+
+prop_compose! {
+    fn clip()(
+        tokens in 0..=most(150, 12), heads in 1_usize..=3, dim in 1..=most(70, 9), spare in 0_usize..=3,
+        before in prop::option::of(0_usize..80), behind in prop::option::of(0_usize..80),
+    ) -> Clip {
+        Clip { tokens, heads, dim, spare, context: [before, behind] }
+    }
+}
+
+fn check_relative(clip: Clip, seed: u64) {
+    let Clip {
+        tokens, heads, dim, ..
+    } = clip;
+    let width = heads * dim;
+    let mut random = Random(seed);
+    let qkv = [0, 1, 2].map(|_| random.values(tokens * width, 1));
+    let biases = [0, 1].map(|_| random.values(width, 1));
+    let longest = tokens.max(1) + clip.spare;
+    let p = random.values((2 * longest - 1) * width, 1);
+    let mut expected = Vec::new();
+    let at = |values: &[f32], row: usize, head: usize, i: usize| {
+        f64::from(values[row * width + head * dim + i])
+    };
+    for query in 0..tokens {
+        for head in 0..heads {
+            let mut scores: Vec<(usize, f64)> = Vec::new();
+            for key in 0..tokens {
+                if clip.context[0].is_some_and(|before| query > key + before)
+                    || clip.context[1].is_some_and(|behind| key > query + behind)
+                {
+                    continue;
+                }
+                // Row 0 is the largest distance from a key to a later query.
+                let row = longest + key - 1 - query;
+                let products = (0..dim).map(|i| {
+                    let q = at(&qkv[0], query, head, i);
+                    (q + at(&biases[0], 0, head, i)) * at(&qkv[1], key, head, i)
+                        + (q + at(&biases[1], 0, head, i)) * at(&p, row, head, i)
+                });
+                scores.push((key, (0.3 * products.sum::<f64>()).exp()));
+            }
+            let total: f64 = scores.iter().map(|(_, score)| score).sum();
+            expected.extend((0..dim).map(|i| {
+                let values = scores
+                    .iter()
+                    .map(|(key, score)| score * at(&qkv[2], *key, head, i));
+                values.sum::<f64>() / total
+            }));
+        }
+    }
+    let spec = RelativeSpec {
+        heads,
+        scale: 0.3,
+        content_bias: &biases[0],
+        position_bias: &biases[1],
+        context: clip.context,
+    };
+    for isa in isas() {
+        let mut out = vec![f32::NAN; tokens * width];
+        let distances = MatRef::new(&p, 2 * longest - 1, width).unwrap();
+        let [q, k, v] = [0, 1, 2].map(|i| &*qkv[i]);
+        relative_attention(isa, [q, k, v], distances, &spec, &mut out).unwrap();
+        assert_near(&out, &expected, 2e-4, &format!("{isa} {clip:?}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn attention_with_relative_positions_agrees_with_naive(clip in clip(), seed: u64) {
+        check_relative(clip, seed);
+    }
+}
+
+#[test]
+fn relative_attention_checks_its_shapes() {
+    let spec = |heads| RelativeSpec {
+        heads,
+        scale: 1.0,
+        content_bias: &[0.0; 4],
+        position_bias: &[0.0; 4],
+        context: [None; 2],
+    };
+    let (isa, x, p) = (Isa::best(), [0.0; 12], [0.0; 20]);
+    let attend = |heads, q: usize, rows: usize, out: usize| {
+        let distances = MatRef::new(&p[..4 * rows], rows, 4).unwrap();
+        let qkv = [&x[..q], &x, &x];
+        relative_attention(isa, qkv, distances, &spec(heads), &mut [0.0; 12][..out])
+    };
+    assert!(attend(2, 12, 5, 12).is_ok());
+    // No heads, heads that do not divide the width, too few values, an even number of distances, too few.
+    for (heads, q, rows, out) in [
+        (0, 12, 5, 12),
+        (3, 12, 5, 12),
+        (2, 8, 5, 12),
+        (2, 12, 4, 12),
+        (2, 12, 3, 12),
+        (2, 12, 5, 8),
+    ] {
+        assert!(
+            attend(heads, q, rows, out).is_err(),
+            "{heads} {q} {rows} {out}"
+        );
+    }
 }

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::{Random, assert_near, config, isas, most, naive};
 use crate::{
-    ConvKernel, Isa, add_bias, add_bias_gelu_erf, add_bias_gelu_tanh, add_rms_norm, exp, gelu_erf,
-    gelu_tanh, layer_norm, rms_norm, rms_norm_in_place, rope, short_conv, short_conv_centred,
-    sigmoid, silu, silu_mul, softmax,
+    ConvKernel, Isa, add_bias, add_bias_gelu_erf, add_bias_gelu_tanh, add_bias_silu, add_rms_norm,
+    exp, gelu_erf, gelu_tanh, layer_norm, rms_norm, rms_norm_in_place, rope, short_conv,
+    short_conv_centred, sigmoid, silu, silu_mul, softmax,
 };
 
 /// How many units in the last place `found` is away, or a huge number.
@@ -198,6 +198,7 @@ proptest! {
             };
             prop_assert_eq!(with(&|y| add_bias_gelu_tanh(isa, y, &bias).unwrap()), apart(gelu_tanh));
             prop_assert_eq!(with(&|y| add_bias_gelu_erf(isa, y, &bias).unwrap()), apart(gelu_erf));
+            prop_assert_eq!(with(&|y| add_bias_silu(isa, y, &bias).unwrap()), apart(silu));
         }
     }
 

@@ -18,12 +18,11 @@ use lfm2_kernels::{
 };
 
 use super::{Mask, Tail};
-use crate::Accuracy;
-use crate::Gelu;
 use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
 use crate::short_conv::Window;
+use crate::{Accuracy, Activation};
 
 /// Whether the fast form applies to these activations: `f32` on a CPU, and nobody asks for
 /// gradients.
@@ -123,18 +122,17 @@ pub(super) fn finish(y: &mut [f32], tail: Tail<'_>) -> Result<()> {
     let _span = span(Op::Add, &[y.len()], Work::NONE);
     let isa = isa()?;
     let Some(bias) = tail.bias else {
-        match tail.gelu {
-            Some(Gelu::Tanh) => kernels::gelu_tanh(isa, y),
-            Some(Gelu::Exact) => kernels::gelu_erf(isa, y),
-            None => {}
+        if let Some(activation) = tail.activation {
+            activate_in_place(isa, y, activation);
         }
         return Ok(());
     };
     let bias = view(bias);
     let bias = bias.slice::<f32>()?;
-    match tail.gelu {
-        Some(Gelu::Tanh) => kernels::add_bias_gelu_tanh(isa, y, bias),
-        Some(Gelu::Exact) => kernels::add_bias_gelu_erf(isa, y, bias),
+    match tail.activation {
+        Some(Activation::Gelu) => kernels::add_bias_gelu_erf(isa, y, bias),
+        Some(Activation::GeluTanh) => kernels::add_bias_gelu_tanh(isa, y, bias),
+        Some(Activation::Silu) => kernels::add_bias_silu(isa, y, bias),
         None => kernels::add_bias(isa, y, bias),
     }
     .map_err(Error::wrap)
@@ -237,18 +235,19 @@ pub(super) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     tensor(y, gate.dims())
 }
 
-pub(super) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let x = x.contiguous()?;
     let mut y = view(&x).slice::<f32>()?.to_vec();
-    kernels::gelu_tanh(isa()?, &mut y);
+    activate_in_place(isa()?, &mut y, activation);
     tensor(y, x.dims())
 }
 
-pub(super) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let mut y = view(&x).slice::<f32>()?.to_vec();
-    kernels::gelu_erf(isa()?, &mut y);
-    tensor(y, x.dims())
+fn activate_in_place(isa: Isa, y: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::Gelu => kernels::gelu_erf(isa, y),
+        Activation::GeluTanh => kernels::gelu_tanh(isa, y),
+        Activation::Silu => kernels::silu(isa, y),
+    }
 }
 
 pub(super) fn attention(

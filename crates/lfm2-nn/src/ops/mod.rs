@@ -26,7 +26,7 @@ use crate::attention::Visibility;
 use crate::pass::Span;
 use crate::rope::RopeTable;
 use crate::short_conv::Window;
-use crate::{Accuracy, Gelu};
+use crate::{Accuracy, Activation};
 
 /// Which keys the queries of one segment see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) struct Tail<'a> {
     /// `(out)`
     pub(crate) bias: Option<&'a Tensor>,
     /// Behind the bias.
-    pub(crate) gelu: Option<Gelu>,
+    pub(crate) activation: Option<Activation>,
 }
 
 impl Tail<'_> {
@@ -59,8 +59,8 @@ impl Tail<'_> {
         if let Some(bias) = self.bias {
             y = add_bias(&y, bias)?;
         }
-        match self.gelu {
-            Some(gelu) => gelu.forward(&y),
+        match self.activation {
+            Some(activation) => activation.forward(&y),
             None => Ok(y),
         }
     }
@@ -135,23 +135,17 @@ pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     plain::silu_mul(gate, up)
 }
 
-/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`, element by element.
-pub(crate) fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+/// A function of single values, of any shape.
+pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     if fast::fits(&[x]) {
-        return fast::gelu_tanh(x);
+        return fast::activate(x, activation);
     }
-    if learn::fits(&[x]) {
-        return learn::gelu_tanh(x);
+    match activation {
+        Activation::GeluTanh if learn::fits(&[x]) => learn::gelu_tanh(x),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::Silu => x.silu(),
     }
-    x.gelu()
-}
-
-/// `x (1 + erf(x / sqrt(2))) / 2`, element by element.
-pub(crate) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    if fast::fits(&[x]) {
-        return fast::gelu_erf(x);
-    }
-    x.gelu_erf()
 }
 
 /// `x (tokens, out)` plus `bias (out)`.

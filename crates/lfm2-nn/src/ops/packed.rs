@@ -29,7 +29,9 @@ impl Packed {
 
     /// With activations rounded for speed.
     pub(crate) fn coarse(self) -> Self {
-        let precision = self.matrix.kind().fastest(isa());
+        let kind = self.matrix.kind();
+        // A setting that names no instructions is an error of the first product.
+        let precision = isa().map_or(kind.coarsest(), |isa| kind.fastest(isa));
         Self { precision, ..self }
     }
 

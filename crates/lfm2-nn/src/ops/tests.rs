@@ -33,18 +33,19 @@ proptest! {
     }
 
     #[test]
-    fn what_follows_a_product(m in 1usize..20, n in 1usize..70, k in 1usize..40, gelu in prop_oneof![Just(None), Just(Some(Gelu::Exact)), Just(Some(Gelu::Tanh))]) {
+    fn what_follows_a_product(m in 1usize..20, n in 1usize..70, k in 1usize..40, activation in prop_oneof![Just(None), Just(Some(Activation::Gelu)), Just(Some(Activation::GeluTanh)), Just(Some(Activation::Silu))]) {
         let (x, w, b) = (random(&[m, k]), random(&[n, k]), random(&[n]));
         for bias in [None, Some(&b)] {
-            let tail = Tail { bias, gelu };
+            let tail = Tail { bias, activation };
             let found = linear(&x, &w, Accuracy::Exact, tail).unwrap();
             let mut plain = plain::matmul_t(&x, &w).unwrap();
             if let Some(bias) = bias {
                 plain = plain.broadcast_add(bias).unwrap();
             }
-            let plain = match gelu {
-                Some(Gelu::Exact) => plain.gelu_erf().unwrap(),
-                Some(Gelu::Tanh) => plain.gelu().unwrap(),
+            let plain = match activation {
+                Some(Activation::Gelu) => plain.gelu_erf().unwrap(),
+                Some(Activation::GeluTanh) => plain.gelu().unwrap(),
+                Some(Activation::Silu) => plain.silu().unwrap(),
                 None => plain,
             };
             let error = close(&found, &plain).unwrap();

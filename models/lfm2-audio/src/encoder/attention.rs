@@ -1,8 +1,10 @@
 //! Attention with relative positions, in the form of Transformer-XL.
 
-use candle_core::{D, DType, Device, Result};
+use candle_core::{D, DType, Device, Error, Result};
+use lfm2_kernels::{MatRef, RelativeSpec, relative_attention};
 use lfm2_nn::{Bias, Linear, Module, Tensor, Weights};
 
+use super::pointwise::{plain, values};
 use crate::EncoderConfig;
 
 /// Queries that meet all keys at a time; bounds the memory of scores.
@@ -85,9 +87,53 @@ impl Attention {
         steps: &[usize],
         positions: &Positions,
     ) -> Result<Tensor> {
-        let [q, k, v] = Linear::forward_each([&self.q, &self.k, &self.v], x)?;
-        let (q, k, v) = (self.by_head(&q)?, self.by_head(&k)?, self.by_head(&v)?);
-        let p = self.by_head(&self.position.forward(&positions.table)?)?;
+        let qkv = Linear::forward_each([&self.q, &self.k, &self.v], x)?;
+        let p = self.position.forward(&positions.table)?;
+        let [q, k, v] = &qkv;
+        let mixed = if plain(&[q, k, v, &p, &self.bias_u, &self.bias_v]) {
+            self.mix_values(&qkv, &p, steps)?
+        } else {
+            self.mix_tensors(&qkv, &p, steps, positions)?
+        };
+        self.out.forward(&mixed)
+    }
+
+    /// Everything between the projections, on plain values.
+    fn mix_values(&self, qkv: &[Tensor; 3], p: &Tensor, steps: &[usize]) -> Result<Tensor> {
+        let (tokens, width) = qkv[0].dims2()?;
+        let (u, v) = (values(&self.bias_u)?, values(&self.bias_v)?);
+        let spec = RelativeSpec {
+            heads: self.heads,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            content_bias: &u,
+            position_bias: &v,
+            context: self.context,
+        };
+        let p = values(p)?;
+        let distances = MatRef::new(&p, p.len() / width.max(1), width).map_err(Error::wrap)?;
+        let [q, k, v] = [values(&qkv[0])?, values(&qkv[1])?, values(&qkv[2])?];
+        let mut mixed = vec![0.0; tokens * width];
+        let mut start = 0;
+        for len in steps.iter().filter(|len| **len > 0) {
+            let own = start..start + len * width;
+            let qkv = [&q[own.clone()], &k[own.clone()], &v[own.clone()]];
+            relative_attention(crate::isa()?, qkv, distances, &spec, &mut mixed[own])
+                .map_err(Error::wrap)?;
+            start += len * width;
+        }
+        Tensor::from_vec(mixed, (tokens, width), qkv[0].device())
+    }
+
+    /// The same with Candle, for other devices and gradients.
+    fn mix_tensors(
+        &self,
+        [q, k, v]: &[Tensor; 3],
+        p: &Tensor,
+        steps: &[usize],
+        positions: &Positions,
+    ) -> Result<Tensor> {
+        let (q, k, v) = (self.by_head(q)?, self.by_head(k)?, self.by_head(v)?);
+        let p = self.by_head(p)?;
         let (content, relative) = (
             q.broadcast_add(&self.bias_u)?,
             q.broadcast_add(&self.bias_v)?,
@@ -106,7 +152,7 @@ impl Attention {
                 let relative = queries(&relative)?.matmul(&p.transpose(1, 2)?)?;
                 let scores = (queries(&content)?.matmul(&k)? + shift(&relative, len)?)?;
                 let scores = (scores / (self.head_dim as f64).sqrt())?;
-                let scores = match self.mask(first, block, len, x)? {
+                let scores = match self.mask(first, block, len, &scores)? {
                     Some(mask) => scores.broadcast_add(&mask)?,
                     None => scores,
                 };
@@ -118,8 +164,7 @@ impl Attention {
             [whole] => whole.clone(),
             _ => Tensor::cat(&mixed, 1)?,
         };
-        let mixed = mixed.transpose(0, 1)?.contiguous()?.flatten_from(1)?;
-        self.out.forward(&mixed)
+        mixed.transpose(0, 1)?.contiguous()?.flatten_from(1)
     }
 
     /// `(tokens, width)` to `(heads, tokens, head_dim)`.
@@ -190,6 +235,46 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On plain values and with tensors, clips of several lengths, with and without a limited context.
+    #[test]
+    fn both_forms_mix_the_same() -> Result<()> {
+        let (heads, head_dim) = (2, 6);
+        let width = heads * head_dim;
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
+        for context in [[None, None], [Some(3), Some(1)]] {
+            let linear = || {
+                let weight = lfm2_nn::Matrix::Dense(random(&[width, width])?);
+                Linear::new(weight, None).map_err(Error::wrap)
+            };
+            let attention = Attention {
+                heads,
+                head_dim,
+                context,
+                q: linear()?,
+                k: linear()?,
+                v: linear()?,
+                out: linear()?,
+                position: linear()?,
+                bias_u: random(&[heads, 1, head_dim])?,
+                bias_v: random(&[heads, 1, head_dim])?,
+            };
+            let steps = [5, 1, 300];
+            let positions = Positions::new(300, width, DType::F32, &Device::Cpu)?;
+            let p = attention.position.forward(&positions.table)?;
+            let tokens = steps.iter().sum::<usize>();
+            let qkv = [
+                random(&[tokens, width])?,
+                random(&[tokens, width])?,
+                random(&[tokens, width])?,
+            ];
+            let plain = attention.mix_values(&qkv, &p, &steps)?;
+            let tensors = attention.mix_tensors(&qkv, &p, &steps, &positions)?;
+            let difference = (plain - tensors)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(difference < 1e-4, "{context:?}: {difference}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn shifted_columns_are_keys() -> Result<()> {

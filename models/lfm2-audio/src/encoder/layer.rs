@@ -1,7 +1,7 @@
 //! One Conformer layer: half a feed-forward layer, attention, a convolution, the other half.
 
 use candle_core::Result;
-use lfm2_nn::{Bias, LayerNorm, Linear, Module, Tensor, Weights};
+use lfm2_nn::{Activation, Bias, LayerNorm, Linear, Module, Tensor, Weights};
 
 use super::attention::{Attention, Positions};
 use super::{EPS, pointwise};
@@ -105,8 +105,8 @@ impl FeedForward {
 
 impl Module for FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear2
-            .forward(&pointwise::silu(&self.linear1.forward(x)?)?)
+        let x = self.linear1.forward_activated(x, Activation::Silu)?;
+        self.linear2.forward(&x)
     }
 }
 
@@ -160,7 +160,7 @@ impl ConvModule {
     fn forward(&self, x: &Tensor, steps: &[usize]) -> Result<Tensor> {
         let (kernel, bias) = self.folded()?;
         let x = self.convolved(&self.gated(x)?, steps, (&kernel, &bias))?;
-        self.out.forward(&pointwise::silu(&x)?)
+        self.out.forward(&Activation::Silu.forward(&x)?)
     }
 
     fn gated(&self, x: &Tensor) -> Result<Tensor> {

@@ -157,7 +157,7 @@ impl Adapter {
 impl Module for Adapter {
     /// `(steps, width)` to `(steps, hidden)`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (self.up).forward_gelu(&self.norm.forward(x)?, lfm2_nn::Gelu::Exact)?;
+        let x = (self.up).forward_activated(&self.norm.forward(x)?, lfm2_nn::Activation::Gelu)?;
         self.out.forward(&x)
     }
 }

@@ -80,7 +80,9 @@ impl Transformer {
             let mixed = self.attend(layer, &layer.norm1.forward(&x)?, state.position, sight)?;
             x = (x + mixed.broadcast_mul(&layer.scale1)?)?;
             let normed = layer.norm2.forward(&x)?;
-            let fed = layer.linear1.forward_gelu(&normed, lfm2_nn::Gelu::Exact)?;
+            let fed = layer
+                .linear1
+                .forward_activated(&normed, lfm2_nn::Activation::Gelu)?;
             let fed = layer.linear2.forward(&fed)?;
             x = (x + fed.broadcast_mul(&layer.scale2)?)?;
         }
