@@ -316,11 +316,22 @@ fn row_kernels(isa: Isa) -> Result<()> {
         let gate = values(tokens * 8192, |v| v);
         let mut product = vec![0.0; gate.len()];
         let swiglu = seconds(|_| silu_mul(isa, &gate, &gate, &mut product))?;
+        let quantize = |precision| {
+            seconds(|_| {
+                let x = MatRef::new(x, tokens, 2048)?;
+                with_quantized(isa, x, precision, |rows| black_box(rows.rows()));
+                Ok(())
+            })
+        };
+        let (narrow, wide) = (quantize(Precision::Int8)?, quantize(Precision::Int16)?);
         println!(
-            "{tokens:>4} tokens of 2048: short_conv {:.1} us, rms_norm {:.1} us, silu_mul of 8192 {:.1} us",
+            "{tokens:>4} tokens of 2048: short_conv {:.1} us, rms_norm {:.1} us, silu_mul of 8192 {:.1} us, \
+             to 8 bits {:.1} us, to 16 bits {:.1} us",
             conv * 1e6,
             norm * 1e6,
-            swiglu * 1e6
+            swiglu * 1e6,
+            narrow * 1e6,
+            wide * 1e6
         );
     }
     Ok(())

@@ -103,6 +103,16 @@ impl Linear {
         }
     }
 
+    /// Whether the layer never changes: neither weight nor bias is learnt.
+    pub fn is_constant(&self) -> bool {
+        let constant = |t: &Tensor| !t.track_op();
+        self.bias.as_ref().is_none_or(constant)
+            && match &self.weight {
+                Weight::Dense { weight, .. } => constant(weight),
+                Weight::Packed(_) | Weight::Quantized(_) => true,
+            }
+    }
+
     /// The weight, when it is packed and there is no bias.
     pub(crate) fn packed(&self) -> Option<&Packed> {
         match (&self.weight, &self.bias) {

@@ -16,6 +16,7 @@ mod multiply;
 mod pack;
 mod rows;
 mod stack;
+mod sums;
 
 pub use format::{BlockType, Precision};
 pub(crate) use memory::Pages;

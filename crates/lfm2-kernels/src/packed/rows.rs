@@ -287,8 +287,10 @@ impl Record<'_> {
     /// Sets the four-byte groups of a plane of whole numbers.
     #[inline(always)]
     fn put_plane(&mut self, first: usize, plane: &[u8; UNIT]) {
-        for (group, four) in plane.as_chunks::<4>().0.iter().enumerate() {
-            self.put(first + group, f32::from_bits(u32::from_ne_bytes(*four)));
+        let words = &mut self.words[first * self.height + self.row..];
+        let groups = plane.as_chunks::<4>().0;
+        for (word, four) in words.iter_mut().step_by(self.height).zip(groups) {
+            *word = f32::from_bits(u32::from_ne_bytes(*four));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Attention with relative positions, in the form of Transformer-XL.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{D, DType, Device, Error, Result};
 use lfm2_kernels::{MatRef, RelativeSpec, relative_attention};
 use lfm2_nn::{Bias, Linear, Module, Tensor, Weights};
@@ -10,6 +12,9 @@ use crate::EncoderConfig;
 /// Queries that meet all keys at a time; bounds the memory of scores.
 const BLOCK: usize = 256;
 
+/// Steps of the longest clip whose projected distances are kept: 41 seconds, and 2 MB a layer of 512 values.
+const KEPT: usize = 512;
+
 /// Sine and cosine of all distances from `longest - 1` down to `1 - longest`, `(distances, width)`.
 pub(super) struct Positions {
     longest: usize,
@@ -19,20 +24,23 @@ pub(super) struct Positions {
 impl Positions {
     pub(super) fn new(longest: usize, width: usize, dtype: DType, device: &Device) -> Result<Self> {
         let distances = (2 * longest).saturating_sub(1);
-        let mut values = Vec::with_capacity(distances * width);
-        let frequency = |pair: usize| 10_000f64.powf(-2.0 * pair as f64 / width as f64);
-        let begin = |pair: usize| {
-            let frequency = frequency(pair);
-            let angle = (longest as f64 - 1.0) * frequency;
-            (angle.sin_cos(), frequency.sin_cos())
-        };
-        // From one distance to the next every angle falls by its frequency: a rotation, which is a fraction of the
-        // work of a sine.
-        let mut pairs: Vec<_> = (0..width / 2).map(begin).collect();
-        for _ in 0..distances {
-            for ((sin, cos), step) in &mut pairs {
-                values.extend([*sin as f32, *cos as f32]);
-                (*sin, *cos) = (*sin * step.1 - *cos * step.0, *cos * step.1 + *sin * step.0);
+        let mut values = vec![0.0; distances * width];
+        // From one distance to the next every angle grows by its frequency: a rotation, which is a fraction of the
+        // work of a sine. It begins in the middle, so that a distance has the same values in every table.
+        for pair in 0..width / 2 {
+            let frequency = 10_000f64.powf(-2.0 * pair as f64 / width as f64);
+            let ((sin_step, cos_step), mut sin, mut cos) = (frequency.sin_cos(), 0.0, 1.0);
+            for distance in 0..longest {
+                let mut put = |row: usize, sin: f64| {
+                    values[row * width + 2 * pair..][..2]
+                        .copy_from_slice(&[sin as f32, cos as f32]);
+                };
+                put(longest - 1 - distance, sin);
+                put(longest - 1 + distance, -sin);
+                (sin, cos) = (
+                    sin * cos_step + cos * sin_step,
+                    cos * cos_step - sin * sin_step,
+                );
             }
         }
         let table = Tensor::from_vec(values, (distances, width), device)?.to_dtype(dtype)?;
@@ -54,6 +62,9 @@ pub(super) struct Attention {
     /// `(heads, 1, head_dim)` each.
     bias_u: Tensor,
     bias_v: Tensor,
+    /// What `position` makes of the distances of the longest clip so far, `(distances, width)`: a tenth of
+    /// the layer's work, and the same for every clip.
+    projected: Arc<Mutex<Option<Arc<[f32]>>>>,
 }
 
 impl Attention {
@@ -77,6 +88,7 @@ impl Attention {
                 .linear(width, width, Bias::Without)?,
             bias_u: bias("pos_bias_u")?,
             bias_v: bias("pos_bias_v")?,
+            projected: Arc::default(),
         })
     }
 
@@ -88,18 +100,36 @@ impl Attention {
         positions: &Positions,
     ) -> Result<Tensor> {
         let qkv = Linear::forward_each([&self.q, &self.k, &self.v], x)?;
-        let p = self.position.forward(&positions.table)?;
         let [q, k, v] = &qkv;
-        let mixed = if plain(&[q, k, v, &p, &self.bias_u, &self.bias_v]) {
-            self.mix_values(&qkv, &p, steps)?
+        let mixed = if plain(&[q, k, v, &self.bias_u, &self.bias_v]) && self.position.is_constant()
+        {
+            self.mix_values(&qkv, &self.projected(positions)?, steps)?
         } else {
+            let p = self.position.forward(&positions.table)?;
             self.mix_tensors(&qkv, &p, steps, positions)?
         };
         self.out.forward(&mixed)
     }
 
+    /// The projected distances of `positions`, or of more; with weights that do not change.
+    fn projected(&self, positions: &Positions) -> Result<Arc<[f32]>> {
+        let mut kept = self
+            .projected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let needed = positions.table.elem_count();
+        if let Some(p) = kept.as_ref().filter(|p| p.len() >= needed) {
+            return Ok(p.clone());
+        }
+        let p: Arc<[f32]> = values(&self.position.forward(&positions.table)?)?.into();
+        if positions.longest <= KEPT {
+            *kept = Some(p.clone());
+        }
+        Ok(p)
+    }
+
     /// Everything between the projections, on plain values.
-    fn mix_values(&self, qkv: &[Tensor; 3], p: &Tensor, steps: &[usize]) -> Result<Tensor> {
+    fn mix_values(&self, qkv: &[Tensor; 3], p: &[f32], steps: &[usize]) -> Result<Tensor> {
         let (tokens, width) = qkv[0].dims2()?;
         let (u, v) = (values(&self.bias_u)?, values(&self.bias_v)?);
         let spec = RelativeSpec {
@@ -109,8 +139,7 @@ impl Attention {
             position_bias: &v,
             context: self.context,
         };
-        let p = values(p)?;
-        let distances = MatRef::new(&p, p.len() / width.max(1), width).map_err(Error::wrap)?;
+        let distances = MatRef::new(p, p.len() / width.max(1), width).map_err(Error::wrap)?;
         let [q, k, v] = [values(&qkv[0])?, values(&qkv[1])?, values(&qkv[2])?];
         let mut mixed = vec![0.0; tokens * width];
         let mut start = 0;
@@ -258,6 +287,7 @@ mod tests {
                 position: linear()?,
                 bias_u: random(&[heads, 1, head_dim])?,
                 bias_v: random(&[heads, 1, head_dim])?,
+                projected: Arc::default(),
             };
             let steps = [5, 1, 300];
             let positions = Positions::new(300, width, DType::F32, &Device::Cpu)?;
@@ -268,11 +298,24 @@ mod tests {
                 random(&[tokens, width])?,
                 random(&[tokens, width])?,
             ];
-            let plain = attention.mix_values(&qkv, &p, &steps)?;
+            let plain = attention.mix_values(&qkv, &values(&p)?, &steps)?;
             let tensors = attention.mix_tensors(&qkv, &p, &steps, &positions)?;
             let difference = (plain - tensors)?.abs()?.max_all()?.to_scalar::<f32>()?;
             assert!(difference < 1e-4, "{context:?}: {difference}");
         }
+        Ok(())
+    }
+
+    /// Exactly, so that it does not matter which clips were heard before.
+    #[test]
+    fn a_distance_is_the_same_in_every_table() -> Result<()> {
+        let table = |longest| Positions::new(longest, 10, DType::F32, &Device::Cpu);
+        let (short, long) = (table(7)?.table, table(300)?.table);
+        let inner = long.narrow(0, 293, 13)?;
+        assert_eq!(inner.to_vec2::<f32>()?, short.to_vec2::<f32>()?);
+        // Rows are sines and cosines of distances from the largest down.
+        let row = short.get(1)?.to_vec1::<f32>()?;
+        assert!((row[0] - 5f32.sin()).abs() < 1e-6 && (row[1] - 5f32.cos()).abs() < 1e-6);
         Ok(())
     }
 

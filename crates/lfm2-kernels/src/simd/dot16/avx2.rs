@@ -19,7 +19,7 @@ impl<T: Wide256> Dot16 for T {
     type Small = [__m256i; 2];
     type Words = [__m256i; 2];
 
-    const ACTIVATIONS: usize = 4;
+    const ACTIVATIONS: usize = 6;
     const NARROW_ACTIVATIONS: usize = 6;
 
     #[inline(always)]
