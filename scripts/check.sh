@@ -48,6 +48,16 @@ cargo clippy "${workspace[@]}" --all-targets -- -D warnings
 step "the library without downloads"
 cargo check --locked --quiet -p lfm2-hub -p lfm2
 
+step "kernels on other processors"
+for target in aarch64-unknown-linux-gnu wasm32-unknown-unknown; do
+  if timeout 120 rustup target add "$target" >/dev/null 2>&1; then
+    cargo check --locked --quiet --target "$target" -p lfm2-kernels
+    echo "$target: ok"
+  else
+    echo "$target cannot be installed, left out"
+  fi
+done
+
 step "tests"
 run_tests "${workspace[@]}"
 

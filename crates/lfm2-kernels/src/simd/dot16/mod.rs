@@ -174,7 +174,7 @@ macro_rules! sums_of_bytes {
             x: *const i8,
         ) -> Self::Ints {
             // SAFETY: forwarded from the caller.
-            unsafe { self.dot_below_128(sums, levels, x) }
+            unsafe { Dot16::dot_below_128(self, sums, levels, x) }
         }
 
         #[inline(always)]
@@ -196,7 +196,7 @@ macro_rules! sums_of_bytes {
 
         #[inline(always)]
         fn wide(self, start: Self::Ints) -> [Self::Ints; 2] {
-            [self.ints(0), start]
+            [Dot16::ints(self, 0), start]
         }
 
         #[inline(always)]
@@ -209,7 +209,12 @@ macro_rules! sums_of_bytes {
         ) -> [Self::Ints; 2] {
             let [high, low] = sums;
             // SAFETY: forwarded from the caller.
-            unsafe { [self.dot(high, levels, x), self.dot(low, levels, second)] }
+            unsafe {
+                [
+                    Dot16::dot(self, high, levels, x),
+                    Dot16::dot(self, low, levels, second),
+                ]
+            }
         }
 
         #[inline(always)]
@@ -224,15 +229,15 @@ macro_rules! sums_of_bytes {
             // SAFETY: forwarded from the caller.
             unsafe {
                 [
-                    self.dot_below_128(high, levels, x),
-                    self.dot_below_128(low, levels, second),
+                    Dot16::dot_below_128(self, high, levels, x),
+                    Dot16::dot_below_128(self, low, levels, second),
                 ]
             }
         }
 
         #[inline(always)]
         fn wide_sum(self, [high, low]: [Self::Ints; 2]) -> Self::Ints {
-            self.plus(self.times_power::<7>(high), low)
+            Dot16::plus(self, Dot16::times_power::<7>(self, high), low)
         }
     };
 }
