@@ -16,6 +16,9 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// Every name that [`from_name`](Self::from_name) knows.
+    pub const NAMES: [&str; 5] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish"];
+
     /// The one that a config calls `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
@@ -39,6 +42,16 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+
+    #[test]
+    fn every_name_means_one() {
+        assert!(
+            Activation::NAMES
+                .iter()
+                .all(|name| Activation::from_name(name).is_some())
+        );
+        assert_eq!(Activation::from_name("relu"), None);
+    }
 
     #[test]
     fn all_give_the_values_of_their_formulas() -> Result<()> {

@@ -52,7 +52,7 @@ impl BertConfig {
         let name = keys.str("hidden_act")?.unwrap_or("gelu");
         let activation = Activation::from_name(name).ok_or_else(|| HubError::Unsupported {
             what: format!("config: hidden_act \"{name}\""),
-            hint: "gelu, gelu_new and gelu_pytorch_tanh are".to_owned(),
+            hint: format!("known are {}", Activation::NAMES.join(", ")),
         })?;
         let kind = keys.str("position_embedding_type")?.unwrap_or("absolute");
         if kind != "absolute" {

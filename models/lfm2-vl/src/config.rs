@@ -229,7 +229,7 @@ fn activation(keys: ConfigKeys<'_>, key: &str, default: Activation) -> Result<Ac
         None => Ok(default),
         Some(name) => Activation::from_name(name).ok_or_else(|| Error::Unsupported {
             what: format!("{key} \"{name}\""),
-            hint: "gelu and gelu_pytorch_tanh are".to_owned(),
+            hint: format!("known are {}", Activation::NAMES.join(", ")),
         }),
     }
 }

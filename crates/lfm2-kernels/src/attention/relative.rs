@@ -61,8 +61,16 @@ pub fn relative_attention(
     ShapeError::check("relative attention k", q.len(), k.len())?;
     ShapeError::check("relative attention v", q.len(), v.len())?;
     ShapeError::check("relative attention output", q.len(), out.len())?;
-    ShapeError::check("relative attention u", width, spec.content_bias.len())?;
-    ShapeError::check("relative attention v", width, spec.position_bias.len())?;
+    ShapeError::check(
+        "content bias of relative attention",
+        width,
+        spec.content_bias.len(),
+    )?;
+    ShapeError::check(
+        "position bias of relative attention",
+        width,
+        spec.position_bias.len(),
+    )?;
     let longest = distances.rows() / 2 + 1;
     ShapeError::check("rows of distances", 2 * longest - 1, distances.rows())?;
     if tokens > longest {

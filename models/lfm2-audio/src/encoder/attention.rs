@@ -27,20 +27,19 @@ impl Positions {
         let mut values = vec![0.0; distances * width];
         // From one distance to the next every angle grows by its frequency: a rotation, which is a fraction of the
         // work of a sine. It begins in the middle, so that a distance has the same values in every table.
-        for pair in 0..width / 2 {
-            let frequency = 10_000f64.powf(-2.0 * pair as f64 / width as f64);
-            let ((sin_step, cos_step), mut sin, mut cos) = (frequency.sin_cos(), 0.0, 1.0);
-            for distance in 0..longest {
-                let mut put = |row: usize, sin: f64| {
-                    values[row * width + 2 * pair..][..2]
-                        .copy_from_slice(&[sin as f32, cos as f32]);
-                };
-                put(longest - 1 - distance, sin);
-                put(longest - 1 + distance, -sin);
-                (sin, cos) = (
-                    sin * cos_step + cos * sin_step,
-                    cos * cos_step - sin * sin_step,
-                );
+        let step = |pair: usize| 10_000f64.powf(-2.0 * pair as f64 / width as f64).sin_cos();
+        let steps: Vec<(f64, f64)> = (0..width / 2).map(step).collect();
+        let mut angles = vec![(0.0, 1.0); steps.len()];
+        for distance in 0..longest {
+            for (pair, (sin, cos)) in angles.iter().enumerate() {
+                let at = |row: usize| row * width + 2 * pair;
+                let (before, behind) = (at(longest - 1 - distance), at(longest - 1 + distance));
+                values[before..before + 2].copy_from_slice(&[*sin as f32, *cos as f32]);
+                values[behind..behind + 2].copy_from_slice(&[-*sin as f32, *cos as f32]);
+            }
+            for ((sin, cos), (sin_step, cos_step)) in angles.iter_mut().zip(&steps) {
+                let turned = *sin * cos_step + *cos * sin_step;
+                (*sin, *cos) = (turned, *cos * cos_step - *sin * sin_step);
             }
         }
         let table = Tensor::from_vec(values, (distances, width), device)?.to_dtype(dtype)?;
